@@ -1,0 +1,169 @@
+//! Atoms, names and values.
+
+use model::{Atom, AtomSet, Name, Test, Value};
+
+use super::{ConvertError, converted, parsed, required};
+use crate::policy as wire;
+
+impl From<&AtomSet> for wire::AtomSet {
+    fn from(set: &AtomSet) -> Self {
+        Self { atoms: set.atoms().iter().map(wire::Atom::from).collect(), cacheable: set.is_cacheable() }
+    }
+}
+
+impl TryFrom<wire::AtomSet> for AtomSet {
+    type Error = ConvertError;
+    fn try_from(set: wire::AtomSet) -> Result<Self, Self::Error> {
+        Ok(Self::new(converted(set.atoms)?, set.cacheable))
+    }
+}
+
+impl From<&Atom> for wire::Atom {
+    fn from(atom: &Atom) -> Self {
+        use wire::atom::Test as Wire;
+        let test = match &atom.test {
+            Test::Value => Wire::Value(wire::Empty {}),
+            Test::Present => Wire::Present(wire::Empty {}),
+            Test::Equals(value) => Wire::Equals(value.into()),
+            Test::OneOf(values) => {
+                Wire::OneOf(wire::Values { values: values.iter().map(wire::Value::from).collect() })
+            }
+            Test::Less(value) => Wire::Less(value.into()),
+            Test::LessOrEqual(value) => Wire::LessOrEqual(value.into()),
+            Test::Like(pattern) => Wire::Like(wire::Pattern { pieces: pattern.clone().into() }),
+            Test::InRange(range) => Wire::InRange(range.to_string()),
+        };
+        Self { name: Some((&atom.name).into()), test: Some(test) }
+    }
+}
+
+impl TryFrom<wire::Atom> for Atom {
+    type Error = ConvertError;
+    fn try_from(atom: wire::Atom) -> Result<Self, Self::Error> {
+        use wire::atom::Test as Wire;
+        let test = match required(atom.test, "atom.test")? {
+            Wire::Value(_) => Test::Value,
+            Wire::Present(_) => Test::Present,
+            Wire::Equals(value) => Test::Equals(value.try_into()?),
+            Wire::OneOf(values) => Test::OneOf(converted(values.values)?),
+            Wire::Less(value) => Test::Less(value.try_into()?),
+            Wire::LessOrEqual(value) => Test::LessOrEqual(value.try_into()?),
+            Wire::Like(pattern) => Test::Like(
+                pattern.pieces.try_into().map_err(|error| ConvertError::invalid("atom.like", error))?,
+            ),
+            Wire::InRange(range) => Test::InRange(parsed(&range, "atom.in_range")?),
+        };
+        Ok(Self { name: required(atom.name, "atom.name")?.try_into()?, test })
+    }
+}
+
+impl From<&Name> for wire::Name {
+    fn from(name: &Name) -> Self {
+        use wire::name::Name as Wire;
+        let name = match name {
+            Name::Method => Wire::Method(wire::Empty {}),
+            Name::Path => Wire::Path(wire::Empty {}),
+            Name::Host => Wire::Host(wire::Empty {}),
+            Name::Header(header) => Wire::Header(header.clone()),
+            Name::Query(parameter) => Wire::Query(parameter.clone()),
+            Name::SourceIp => Wire::SourceIp(wire::Empty {}),
+            Name::Tls => Wire::Tls(wire::Empty {}),
+            Name::Time => Wire::Time(wire::Empty {}),
+        };
+        Self { name: Some(name) }
+    }
+}
+
+impl TryFrom<wire::Name> for Name {
+    type Error = ConvertError;
+    fn try_from(name: wire::Name) -> Result<Self, Self::Error> {
+        use wire::name::Name as Wire;
+        Ok(match required(name.name, "name")? {
+            Wire::Method(_) => Self::Method,
+            Wire::Path(_) => Self::Path,
+            Wire::Host(_) => Self::Host,
+            Wire::Header(header) => Self::Header(header),
+            Wire::Query(parameter) => Self::Query(parameter),
+            Wire::SourceIp(_) => Self::SourceIp,
+            Wire::Tls(_) => Self::Tls,
+            Wire::Time(_) => Self::Time,
+        })
+    }
+}
+
+impl From<&Value> for wire::Value {
+    fn from(value: &Value) -> Self {
+        use wire::value::Value as Wire;
+        let value = match value {
+            Value::Bool(value) => Wire::Bool(*value),
+            Value::Long(value) => Wire::Long(*value),
+            Value::Text(value) => Wire::Text(value.clone()),
+            Value::Ip(value) => Wire::Ip(value.to_string()),
+            Value::Time(value) => Wire::TimeMs(*value),
+        };
+        Self { value: Some(value) }
+    }
+}
+
+impl TryFrom<wire::Value> for Value {
+    type Error = ConvertError;
+    fn try_from(value: wire::Value) -> Result<Self, Self::Error> {
+        use wire::value::Value as Wire;
+        Ok(match required(value.value, "value")? {
+            Wire::Bool(value) => Self::Bool(value),
+            Wire::Long(value) => Self::Long(value),
+            Wire::Text(value) => Self::Text(value),
+            Wire::Ip(value) => Self::Ip(parsed(&value, "value.ip")?),
+            Wire::TimeMs(value) => Self::Time(value),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_survives_the_wire() {
+        let tests = [
+            Test::Value,
+            Test::Present,
+            Test::Equals(Value::Text("a".into())),
+            Test::OneOf(vec![Value::Long(1), Value::Bool(true)]),
+            Test::Less(Value::Time(7)),
+            Test::LessOrEqual(Value::Long(-1)),
+            Test::Like(vec!["/a/".to_owned(), String::new()].try_into().unwrap()),
+            Test::InRange("10.0.0.0/8".parse().unwrap()),
+            Test::Equals(Value::Ip("::1".parse().unwrap())),
+        ];
+        let names = [
+            Name::Method,
+            Name::Path,
+            Name::Host,
+            Name::Header("x".into()),
+            Name::Query("q".into()),
+            Name::SourceIp,
+            Name::Tls,
+            Name::Time,
+        ];
+        for test in tests {
+            for name in names.clone() {
+                let set = AtomSet::new(vec![Atom { name, test: test.clone() }], true);
+                assert_eq!(AtomSet::try_from(wire::AtomSet::from(&set)), Ok(set));
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_atom_is_refused() {
+        let name = Some(wire::Name::from(&Name::Path));
+        let like = wire::Atom {
+            name: name.clone(),
+            test: Some(wire::atom::Test::Like(wire::Pattern { pieces: vec![] })),
+        };
+        let range = wire::Atom { name: name.clone(), test: Some(wire::atom::Test::InRange("x".into())) };
+        assert!(matches!(Atom::try_from(like), Err(ConvertError::Invalid { field: "atom.like", .. })));
+        assert!(matches!(Atom::try_from(range), Err(ConvertError::Invalid { field: "atom.in_range", .. })));
+        assert_eq!(Atom::try_from(wire::Atom { name, test: None }), Err(ConvertError::Missing("atom.test")));
+    }
+}

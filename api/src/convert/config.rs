@@ -1,0 +1,201 @@
+//! What a proxy is told.
+
+use std::time::Duration;
+
+use super::limits::fail_mode;
+use super::{ConvertError, converted, millis, parsed, required};
+use crate::config::{
+    Config, Endpoint, Exposure, ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
+};
+use crate::policy as wire;
+
+impl From<&Config> for wire::Config {
+    fn from(config: &Config) -> Self {
+        Self {
+            revision: Some(config.revision.into()),
+            services: config.services.iter().map(wire::Service::from).collect(),
+            limits: config.limits.iter().map(wire::Limit::from).collect(),
+            handlers: config.handlers.iter().map(wire::ReportHandler::from).collect(),
+            rules: config.rules.iter().map(wire::ReportRule::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Config> for Config {
+    type Error = ConvertError;
+    fn try_from(config: wire::Config) -> Result<Self, Self::Error> {
+        Ok(Self {
+            revision: required(config.revision, "revision")?.into(),
+            services: converted(config.services)?,
+            limits: converted(config.limits)?,
+            handlers: converted(config.handlers)?,
+            rules: converted(config.rules)?,
+        })
+    }
+}
+
+impl From<&Service> for wire::Service {
+    fn from(service: &Service) -> Self {
+        let exposure = match service.denial_exposure {
+            Exposure::None => wire::Exposure::None,
+            Exposure::Mesh => wire::Exposure::Mesh,
+            Exposure::All => wire::Exposure::All,
+        };
+        Self {
+            name: service.name.clone(),
+            spiffe_ids: service.spiffe_ids.iter().map(ToString::to_string).collect(),
+            endpoints: service.endpoints.iter().map(wire::Endpoint::from).collect(),
+            timeout_ms: millis(service.timeout),
+            fail_mode: wire::FailMode::from(service.fail_mode).into(),
+            denial_exposure: exposure.into(),
+            atoms: service.atoms.as_ref().map(wire::AtomSet::from),
+        }
+    }
+}
+
+impl TryFrom<wire::Service> for Service {
+    type Error = ConvertError;
+    fn try_from(service: wire::Service) -> Result<Self, Self::Error> {
+        let denial_exposure = match wire::Exposure::try_from(service.denial_exposure) {
+            Ok(wire::Exposure::None) => Exposure::None,
+            Ok(wire::Exposure::Mesh) => Exposure::Mesh,
+            Ok(wire::Exposure::All) => Exposure::All,
+            Err(error) => return Err(ConvertError::invalid("service.denial_exposure", error)),
+        };
+        Ok(Self {
+            name: service.name,
+            spiffe_ids: service
+                .spiffe_ids
+                .iter()
+                .map(|id| parsed(id, "service.spiffe_ids"))
+                .collect::<Result<_, _>>()?,
+            endpoints: converted(service.endpoints)?,
+            timeout: Duration::from_millis(service.timeout_ms),
+            fail_mode: fail_mode(service.fail_mode)?,
+            denial_exposure,
+            atoms: service.atoms.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<&Endpoint> for wire::Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            instance: endpoint.instance.clone(),
+            version: endpoint.version.clone(),
+            address: endpoint.address.to_string(),
+        }
+    }
+}
+
+impl TryFrom<wire::Endpoint> for Endpoint {
+    type Error = ConvertError;
+    fn try_from(endpoint: wire::Endpoint) -> Result<Self, Self::Error> {
+        let address = parsed(&endpoint.address, "endpoint.address")?;
+        Ok(Self { instance: endpoint.instance, version: endpoint.version, address })
+    }
+}
+
+impl From<&ReportHandler> for wire::ReportHandler {
+    fn from(handler: &ReportHandler) -> Self {
+        Self {
+            name: handler.name.clone(),
+            adapter: handler.adapter.clone(),
+            config_json: handler.config.to_string(),
+        }
+    }
+}
+
+impl TryFrom<wire::ReportHandler> for ReportHandler {
+    type Error = ConvertError;
+    fn try_from(handler: wire::ReportHandler) -> Result<Self, Self::Error> {
+        let config = parsed(&handler.config_json, "handler.config_json")?;
+        Ok(Self { name: handler.name, adapter: handler.adapter, config })
+    }
+}
+
+impl From<&ReportRule> for wire::ReportRule {
+    fn from(rule: &ReportRule) -> Self {
+        let actions = rule.actions.iter().map(|action| wire::ReportAction {
+            handler: action.handler.clone(),
+            instances: action.instances.iter().map(wire::ReportInstance::from).collect(),
+        });
+        Self { name: rule.name.clone(), actions: actions.collect() }
+    }
+}
+
+impl TryFrom<wire::ReportRule> for ReportRule {
+    type Error = ConvertError;
+    fn try_from(rule: wire::ReportRule) -> Result<Self, Self::Error> {
+        let actions = rule.actions.into_iter().map(|action| {
+            Ok(ReportAction { handler: action.handler, instances: converted(action.instances)? })
+        });
+        Ok(Self { name: rule.name, actions: actions.collect::<Result<_, _>>()? })
+    }
+}
+
+impl From<&ReportInstance> for wire::ReportInstance {
+    fn from(instance: &ReportInstance) -> Self {
+        let fields = instance
+            .fields
+            .iter()
+            .map(|(name, operand)| wire::Field { name: name.clone(), operand: Some(operand.into()) });
+        Self { name: instance.name.clone(), fields: fields.collect() }
+    }
+}
+
+impl TryFrom<wire::ReportInstance> for ReportInstance {
+    type Error = ConvertError;
+    fn try_from(instance: wire::ReportInstance) -> Result<Self, Self::Error> {
+        let fields = instance
+            .fields
+            .into_iter()
+            .map(|field| Ok((field.name, required(field.operand, "field.operand")?.try_into()?)));
+        Ok(Self { name: instance.name, fields: fields.collect::<Result<_, _>>()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{AtomSet, FailMode, Operand, Revision};
+
+    use super::*;
+
+    #[test]
+    fn a_config_survives_the_wire() {
+        let config = Config {
+            revision: Revision { epoch: 1, number: 2 },
+            services: vec![Service {
+                name: "reviews".into(),
+                spiffe_ids: vec!["spiffe://a/ns/b/sa/reviews".parse().unwrap()],
+                endpoints: vec![Endpoint {
+                    instance: "reviews-v1".into(),
+                    version: "v1".into(),
+                    address: "[::1]:80".parse().unwrap(),
+                }],
+                timeout: Duration::from_secs(15),
+                fail_mode: FailMode::Open,
+                denial_exposure: Exposure::All,
+                atoms: Some(AtomSet::new(vec![], true)),
+            }],
+            limits: vec![],
+            handlers: vec![ReportHandler {
+                name: "h".into(),
+                adapter: "stdio".into(),
+                config: serde_json::json!({"a": [1]}),
+            }],
+            rules: vec![ReportRule {
+                name: "r".into(),
+                actions: vec![ReportAction {
+                    handler: "h".into(),
+                    instances: vec![ReportInstance {
+                        name: "i".into(),
+                        fields: vec![("who".into(), Operand::Principal)],
+                    }],
+                }],
+            }],
+        };
+        assert_eq!(Config::try_from(wire::Config::from(&config)), Ok(config));
+        assert_eq!(Config::try_from(wire::Config::default()), Err(ConvertError::Missing("revision")));
+    }
+}

@@ -1,0 +1,266 @@
+//! What is known of one request.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::spiffe_id::{SpiffeId, SpiffeIdError};
+
+/// The entity id that stands for a caller without a verified certificate.
+pub const UNAUTHENTICATED: &str = "unauthenticated";
+
+/// Who is calling.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Principal {
+    /// A caller without a verified certificate, such as a browser at an ingress.
+    Unauthenticated,
+    /// A caller whose certificate was verified.
+    Workload(SpiffeId),
+}
+
+/// What kind of exchange it is: the Cedar action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// An HTTP request.
+    Http,
+    /// A gRPC call.
+    Grpc,
+    /// A raw TCP connection.
+    Tcp,
+}
+
+/// The facts of one request, as the proxy saw them: the Cedar request, in Tidegate's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Who is calling.
+    pub principal: Principal,
+    /// What kind of exchange it is.
+    pub action: Action,
+    /// The service called, by its name in the bundle.
+    pub resource: String,
+    /// The HTTP method, as sent.
+    pub method: String,
+    /// The normalised path, without the query. What a policy sees is what the service gets.
+    pub path: String,
+    /// The host asked for, in lower case, without port.
+    pub host: String,
+    /// Headers by lower-case name; several values of one name are joined by `, `.
+    pub headers: BTreeMap<String, String>,
+    /// Query parameters, decoded; several values of one name are joined by `,`.
+    pub query: BTreeMap<String, String>,
+    /// The address the connection came from.
+    pub source_ip: IpAddr,
+    /// Whether the connection is mutual TLS.
+    pub tls: bool,
+    /// When the request arrived.
+    pub time: Timestamp,
+}
+
+/// The name of a fact within the Cedar `context`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Name {
+    /// `context.method`
+    Method,
+    /// `context.path`
+    Path,
+    /// `context.host`
+    Host,
+    /// `context.headers["…"]`, in lower case
+    Header(String),
+    /// `context.query["…"]`
+    Query(String),
+    /// `context.source_ip`
+    SourceIp,
+    /// `context.tls`
+    Tls,
+    /// `context.time`
+    Time,
+}
+
+/// A fact's value, or a literal to compare one with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// A Cedar `Bool`.
+    Bool(bool),
+    /// A Cedar `Long`.
+    Long(i64),
+    /// A Cedar `String`, or an entity's id.
+    Text(String),
+    /// A Cedar `ipaddr` that is one address.
+    Ip(IpAddr),
+    /// A Cedar `datetime`, in milliseconds since 1970.
+    Time(i64),
+}
+
+/// A fact's value, borrowed from the request: what [`crate::Atom`]s are evaluated on, without allocating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    /// A Cedar `Bool`.
+    Bool(bool),
+    /// A Cedar `Long`.
+    Long(i64),
+    /// A Cedar `String`.
+    Text(&'a str),
+    /// A Cedar `ipaddr` that is one address.
+    Ip(IpAddr),
+    /// A Cedar `datetime`, in milliseconds since 1970.
+    Time(i64),
+}
+
+impl Attributes {
+    /// The value of the fact called `name`, or nothing if this request has none (a header not sent).
+    pub fn fact(&self, name: &Name) -> Option<Fact<'_>> {
+        Some(match name {
+            Name::Method => Fact::Text(&self.method),
+            Name::Path => Fact::Text(&self.path),
+            Name::Host => Fact::Text(&self.host),
+            Name::Header(header) => Fact::Text(self.headers.get(header)?),
+            Name::Query(parameter) => Fact::Text(self.query.get(parameter)?),
+            Name::SourceIp => Fact::Ip(self.source_ip),
+            Name::Tls => Fact::Bool(self.tls),
+            Name::Time => Fact::Time(self.time.as_millisecond()),
+        })
+    }
+}
+
+impl Name {
+    /// The name of the fact at `path` below Cedar's `context`, such as `["headers", "x-user"]`.
+    ///
+    /// Nothing for a path that is no fact of its own, such as `["headers"]`.
+    pub fn from_context_path(path: &[&str]) -> Option<Self> {
+        Some(match path {
+            ["method"] => Self::Method,
+            ["path"] => Self::Path,
+            ["host"] => Self::Host,
+            ["headers", header] => Self::Header((*header).to_owned()),
+            ["query", parameter] => Self::Query((*parameter).to_owned()),
+            ["source_ip"] => Self::SourceIp,
+            ["tls"] => Self::Tls,
+            ["time"] => Self::Time,
+            _ => return None,
+        })
+    }
+
+    /// Whether a request may lack this fact.
+    pub const fn is_optional(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Query(_))
+    }
+}
+
+impl Value {
+    /// The value, borrowed.
+    pub fn as_fact(&self) -> Fact<'_> {
+        match self {
+            Self::Bool(value) => Fact::Bool(*value),
+            Self::Long(value) => Fact::Long(*value),
+            Self::Text(value) => Fact::Text(value),
+            Self::Ip(value) => Fact::Ip(*value),
+            Self::Time(value) => Fact::Time(*value),
+        }
+    }
+}
+
+impl Fact<'_> {
+    /// The value, owned.
+    pub fn to_value(&self) -> Value {
+        match *self {
+            Self::Bool(value) => Value::Bool(value),
+            Self::Long(value) => Value::Long(value),
+            Self::Text(value) => Value::Text(value.to_owned()),
+            Self::Ip(value) => Value::Ip(value),
+            Self::Time(value) => Value::Time(value),
+        }
+    }
+}
+
+impl Principal {
+    /// The id of the Cedar entity `Workload::"…"` that stands for this caller.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Unauthenticated => UNAUTHENTICATED,
+            Self::Workload(id) => id.as_str(),
+        }
+    }
+
+    /// The verified SPIFFE ID, if there is one.
+    pub const fn spiffe_id(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Unauthenticated => None,
+            Self::Workload(id) => Some(id),
+        }
+    }
+}
+
+impl FromStr for Principal {
+    type Err = SpiffeIdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == UNAUTHENTICATED { Ok(Self::Unauthenticated) } else { text.parse().map(Self::Workload) }
+    }
+}
+
+impl TryFrom<String> for Principal {
+    type Error = SpiffeIdError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Principal> for String {
+    fn from(principal: Principal) -> Self {
+        principal.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Action {
+    /// All actions, in order.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Grpc, Self::Tcp];
+
+    /// The id of the Cedar entity `Action::"…"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The action with this id.
+    pub fn from_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == id)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_fact().fmt(f)
+    }
+}
+
+impl fmt::Display for Fact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Long(value) => value.fmt(f),
+            Self::Text(value) => f.write_str(value),
+            Self::Ip(value) => value.fmt(f),
+            Self::Time(value) => match Timestamp::from_millisecond(*value) {
+                Ok(time) => time.fmt(f),
+                Err(_) => value.fmt(f),
+            },
+        }
+    }
+}

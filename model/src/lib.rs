@@ -1,0 +1,30 @@
+//! The vocabulary of Tidegate. No I/O, no clock, no async: everything here is a value or a pure function.
+//!
+//! In reading order:
+//! - [`spiffe_id`]: who is calling, [`SpiffeId`] and [`TrustDomain`];
+//! - [`attributes`]: what is known of one request, [`Attributes`], and the [`Name`]s of its parts;
+//! - [`atom`]: the tests that policies make of a request, [`Atom`], evaluated natively by the proxy;
+//! - [`key`]: the decision-cache key, made of those tests' outcomes;
+//! - [`operand`]: how a limit's key or an instance's field is read from a request, [`Operand`];
+//! - [`decision`]: the answer, [`Decision`], and how answers combine;
+//! - [`limit`]: rate limits and their [`Rate`]s;
+//! - [`revision`]: which state of the policies an answer came from, [`Revision`].
+
+pub mod atom;
+pub mod attributes;
+pub mod decision;
+pub mod key;
+pub mod limit;
+pub mod operand;
+pub mod pattern;
+pub mod revision;
+pub mod spiffe_id;
+
+pub use atom::{Atom, AtomSet, Test};
+pub use attributes::{Action, Attributes, Name, Principal, Value};
+pub use decision::{Decision, FailMode, Verdict};
+pub use limit::{Limit, Rate, Scope};
+pub use operand::{Operand, ResponseFacts};
+pub use pattern::Pattern;
+pub use revision::Revision;
+pub use spiffe_id::{SpiffeId, TrustDomain};
