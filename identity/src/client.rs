@@ -1,0 +1,299 @@
+//! Gets a workload's first certificate from the CA, for a join token, then renews it for as long as the daemon lives.
+//!
+//! Keys are made here, a new one for each certificate, and never leave the process: the CA sees a CSR. What it answers is
+//! believed only after it was checked: the key is ours, the chain leads to a root that was trusted before, the ID is what
+//! it was. While renewal fails the old certificate stays in use.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use api::certificate::certificate_service_client::CertificateServiceClient;
+use api::certificate::{AttestRequest, CertificateResponse, RenewRequest};
+use daemon::{Clock, Lifecycle};
+use jiff::Timestamp;
+use model::SpiffeId;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tonic::codegen::Bytes;
+use tonic::transport::Channel;
+
+use crate::bundle::{BundleError, TrustBundle};
+use crate::path::{self, PeerError, Role};
+use crate::svid::{Identity, Source, Svid, SvidError};
+use crate::{grpc, schedule, tls};
+
+/// How long one call of the CA may take, connect included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer of the CA, in bytes.
+pub const ANSWER_LENGTH_MAX: usize = 1024 * 1024;
+
+/// What is needed to get a certificate.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the CA listens.
+    pub ca_address: SocketAddr,
+    /// The SPIFFE ID that the CA must show; see [`crate::ca_id`].
+    pub ca_id: SpiffeId,
+    /// The roots trusted at first.
+    pub bundle: TrustBundle,
+    /// Says who the workload is. Good for one use.
+    pub join_token: String,
+}
+
+/// What happened, for metrics. Logs are written anyway.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The first certificate came.
+    Attested(&'a Identity),
+    /// The next certificate came.
+    Renewed(&'a Identity),
+    /// A try failed; the next is after `retry_in`.
+    Failed {
+        /// What went wrong.
+        error: &'a ClientError,
+        /// The wait before the next try.
+        retry_in: Duration,
+    },
+}
+
+/// Why no certificate came.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The CA said no, and will again.
+    #[error("the CA refused: {0}")]
+    Refused(String),
+    /// The CA can't be reached, or can't answer now.
+    #[error("the CA is unavailable: {0}")]
+    Unavailable(String),
+    /// The CA took longer than [`CALL_TIMEOUT`].
+    #[error("the CA did not answer within {CALL_TIMEOUT:?}")]
+    Timeout,
+    /// The CA's roots are none.
+    #[error("the CA sent a bad trust bundle: {0}")]
+    Bundle(#[from] BundleError),
+    /// The CA's chain does not fit our key, or is none of a workload.
+    #[error("the CA sent a bad certificate: {0}")]
+    Svid(#[from] SvidError),
+    /// The CA's chain does not lead to a trusted root.
+    #[error("the CA sent a certificate that we would not accept of others: {0}")]
+    Chain(#[from] PeerError),
+    /// The CA's answer changes who we are.
+    #[error("the CA sent a certificate of `{found}`, but this workload is `{expected}`")]
+    OtherId {
+        /// The one sent.
+        found: SpiffeId,
+        /// Ours.
+        expected: SpiffeId,
+    },
+    /// No key or CSR could be made.
+    #[error("can't make a key and its CSR: {0}")]
+    Key(#[from] rcgen::Error),
+    /// The daemon stops.
+    #[error("stopped before the first certificate came")]
+    Stopped,
+}
+
+/// Gets the first certificate, trying again while the CA is unavailable, and starts to renew it.
+///
+/// # Errors
+/// When the CA refuses, when it sends something wrong, or when the daemon is told to stop.
+pub async fn start(
+    config: Config,
+    clock: Clock,
+    lifecycle: &Lifecycle,
+    on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
+) -> Result<Source, ClientError> {
+    let client = Client {
+        ca_address: config.ca_address,
+        ca_id: config.ca_id,
+        clock,
+        lifecycle: lifecycle.clone(),
+        on_event,
+    };
+    let identity = client.attest(config.bundle, &config.join_token).await?;
+    let source = Source::fixed(identity);
+    lifecycle.spawn(client.renew_until_stopped(source.clone()));
+    Ok(source)
+}
+
+struct Client<F> {
+    ca_address: SocketAddr,
+    ca_id: SpiffeId,
+    clock: Clock,
+    lifecycle: Lifecycle,
+    on_event: F,
+}
+
+/// A private key with the CSR for it.
+struct Request {
+    key: KeyPair,
+    csr: Bytes,
+}
+
+impl<F: Fn(Event<'_>)> Client<F> {
+    async fn attest(&self, bundle: TrustBundle, token: &str) -> Result<Identity, ClientError> {
+        // One key for all tries: the CA answers a repeated request for a used token only when the key is the same, so
+        // an answer that was lost on its way does not cost the token.
+        let request = Request::new()?;
+        let config = tls::anonymous_client_config(
+            bundle.clone(),
+            self.clock.clone(),
+            vec![self.ca_id.clone()],
+            tls::H2,
+        );
+        for failures in 1.. {
+            let message = AttestRequest { join_token: token.to_owned(), csr: request.csr.clone() };
+            let mut ca = ca_client(grpc::channel(self.ca_address, config.clone()));
+            let answer = call(ca.attest(message)).await;
+            let identity = answer.and_then(|answer| accept(&answer, &request.key, &bundle, self.clock.now()));
+            match identity {
+                Ok(identity) => {
+                    let svid = &identity.svid;
+                    tracing::info!(id = %svid.id, serial = svid.serial, not_after = %svid.not_after, "got a certificate");
+                    (self.on_event)(Event::Attested(&identity));
+                    return Ok(identity);
+                }
+                Err(error) if !error.may_pass() => return Err(error),
+                Err(error) => self.wait_to_retry(&error, failures, schedule::RETRY_MAX / 3, token).await?,
+            }
+        }
+        Err(ClientError::Stopped)
+    }
+
+    async fn renew_until_stopped(self, source: Source) {
+        loop {
+            let current = source.current();
+            let issued_at = self.clock.now();
+            let due = schedule::due(issued_at, current.svid.not_after, &current.svid.serial);
+            tokio::select! {
+                () = self.lifecycle.stopping() => return,
+                () = self.clock.sleep_until(due) => {}
+            }
+            let cap = schedule::retry_cap(schedule::life(issued_at, current.svid.not_after));
+            for failures in 1.. {
+                match self.renew(&source).await {
+                    Ok(identity) => {
+                        let svid = &identity.svid;
+                        tracing::info!(serial = svid.serial, not_after = %svid.not_after, "renewed the certificate");
+                        (self.on_event)(Event::Renewed(&identity));
+                        source.replace(identity);
+                        break;
+                    }
+                    Err(error) => {
+                        if self.wait_to_retry(&error, failures, cap, &current.svid.serial).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// One try. The connection is a new one, so that the certificate it shows is the current one.
+    async fn renew(&self, source: &Source) -> Result<Identity, ClientError> {
+        let request = Request::new()?;
+        let config = tls::client_config(source, self.clock.clone(), vec![self.ca_id.clone()], tls::H2);
+        let mut ca = ca_client(grpc::channel(self.ca_address, config));
+        let answer = call(ca.renew(RenewRequest { csr: request.csr })).await?;
+        let current = source.current();
+        let next = accept(&answer, &request.key, &current.bundle, self.clock.now())?;
+        if next.svid.id != current.svid.id {
+            return Err(ClientError::OtherId { found: next.svid.id, expected: current.svid.id.clone() });
+        }
+        Ok(next)
+    }
+
+    async fn wait_to_retry(
+        &self,
+        error: &ClientError,
+        failures: u32,
+        cap: Duration,
+        seed: &str,
+    ) -> Result<(), ClientError> {
+        let retry_in = schedule::backoff(failures, cap, seed);
+        tracing::warn!(%error, ca = %self.ca_address, ?retry_in, "got no certificate");
+        (self.on_event)(Event::Failed { error, retry_in });
+        tokio::select! {
+            () = self.lifecycle.stopping() => Err(ClientError::Stopped),
+            () = self.clock.sleep(retry_in) => Ok(()),
+        }
+    }
+}
+
+impl Request {
+    fn new() -> Result<Self, ClientError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let csr = params.serialize_request(&key)?.der().to_vec().into();
+        Ok(Self { key, csr })
+    }
+}
+
+impl ClientError {
+    /// Whether the same request may succeed later.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Timeout)
+    }
+}
+
+/// Checks an answer and makes it an identity. It came over a connection verified with `trusted`, so its roots may take
+/// the place of those; but the certificate itself must be good under the old roots as well as under the new ones.
+fn accept(
+    answer: &CertificateResponse,
+    key: &KeyPair,
+    trusted: &TrustBundle,
+    now: Timestamp,
+) -> Result<Identity, ClientError> {
+    let owned = |der: &Bytes| CertificateDer::from(der.to_vec());
+    let bundle = TrustBundle::new(trusted.trust_domain().clone(), answer.roots.iter().map(owned))?;
+    let chain = answer.chain.iter().map(owned).collect();
+    let private_key = PrivateKeyDer::try_from(key.serialize_der())
+        .map_err(|error| SvidError::Key(rustls::Error::General(error.to_owned())))?;
+    let svid = Svid::new(chain, &private_key)?;
+    let (leaf, intermediates) = svid.chain.split_first().ok_or(SvidError::EmptyChain)?;
+    for roots in [trusted, &bundle] {
+        path::verify(leaf, intermediates, roots, Role::Server, now)?;
+    }
+    Ok(Identity { svid, bundle })
+}
+
+fn ca_client(channel: Channel) -> CertificateServiceClient<Channel> {
+    CertificateServiceClient::new(channel).max_decoding_message_size(ANSWER_LENGTH_MAX)
+}
+
+async fn call(
+    answer: impl Future<Output = Result<tonic::Response<CertificateResponse>, tonic::Status>>,
+) -> Result<CertificateResponse, ClientError> {
+    match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(refused_or_unavailable(&status)),
+        Err(_) => Err(ClientError::Timeout),
+    }
+}
+
+fn refused_or_unavailable(status: &tonic::Status) -> ClientError {
+    use tonic::Code::{
+        Aborted, Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown,
+    };
+    match status.code() {
+        Aborted | Cancelled | DeadlineExceeded | Internal | ResourceExhausted | Unavailable | Unknown => {
+            ClientError::Unavailable(with_causes(status))
+        }
+        _ => ClientError::Refused(status.message().to_owned()),
+    }
+}
+
+/// A transport error says only `transport error`; what went wrong is among its causes.
+fn with_causes(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,196 @@
+//! gRPC servers and channels over mutual TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use daemon::Lifecycle;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::tls::{self, Peer};
+
+/// The most connections at once, handshakes included. A caller beyond them waits to be accepted.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connect, with its handshake, may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an idle channel is pinged, and how long the answer may take: a server that is gone without a word is
+/// noticed after both.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long to wait after an error of accept, which is most often a lack of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// A server's connection, after the handshake.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    info: ConnectionInfo,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a request knows of its connection: [`tonic::Request::extensions`] holds it.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// Who called, if it showed a certificate.
+    pub peer: Option<Peer>,
+    /// From where.
+    pub remote: SocketAddr,
+}
+
+/// Accepts TLS connections until the lifecycle stops, for tonic's `serve_with_incoming_shutdown`. Handshakes run side by
+/// side, so a slow caller holds up no other; one that fails is logged and forgotten.
+pub fn incoming(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    lifecycle: &Lifecycle,
+) -> impl Stream<Item = io::Result<Connection>> + use<> {
+    let (ready, accepted) = mpsc::channel(1);
+    lifecycle.spawn(accept_until_stopped(listener, TlsAcceptor::from(config), lifecycle.clone(), ready));
+    ReceiverStream::new(accepted)
+}
+
+/// Who sent a request, if its connection came through [`incoming`] and the caller showed a certificate.
+pub fn peer<T>(request: &tonic::Request<T>) -> Option<Peer> {
+    request.extensions().get::<ConnectionInfo>()?.peer.clone()
+}
+
+/// A channel to one address. Connects at the first call, and again by itself after a connection is lost; each
+/// connect is a handshake of its own, with the certificates of that moment.
+pub fn channel(address: SocketAddr, config: Arc<ClientConfig>) -> Channel {
+    let connector = TlsConnector::from(config);
+    // The URI is only a name for logs: the connector knows the address, and TLS checks SPIFFE IDs, not names.
+    Endpoint::from_static("http://tidegate")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+            let connector = connector.clone();
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let name = ServerName::IpAddress(address.ip().into());
+                connector.connect(name, stream).await.map(TokioIo::new)
+            }
+        }))
+}
+
+async fn accept_until_stopped(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    lifecycle: Lifecycle,
+    ready: mpsc::Sender<io::Result<Connection>>,
+) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            Some((permit, listener.accept().await))
+        };
+        let accepted = tokio::select! {
+            () = lifecycle.stopping() => return,
+            () = ready.closed() => return,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Some((permit, Ok((stream, remote)))) => {
+                let handshake = handshake(acceptor.clone(), stream, remote, permit, ready.clone());
+                let stopping = lifecycle.clone();
+                lifecycle.spawn(async move {
+                    tokio::select! {
+                        () = stopping.stopping() => {}
+                        () = handshake => {}
+                    }
+                });
+            }
+            Some((_, Err(error))) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+            None => return,
+        }
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+    permit: OwnedSemaphorePermit,
+    ready: mpsc::Sender<io::Result<Connection>>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%remote, %error, "can't set TCP_NODELAY");
+    }
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let info = ConnectionInfo { peer: tls::peer(stream.get_ref().1), remote };
+            let connection = Connection { stream, info, _permit: permit };
+            if ready.send(Ok(connection)).await.is_err() {
+                tracing::debug!(%remote, "the server stopped during a handshake");
+            }
+        }
+        Ok(Err(error)) => tracing::info!(%remote, %error, "TLS handshake failed"),
+        Err(_) => tracing::info!(%remote, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ConnectionInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

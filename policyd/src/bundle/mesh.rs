@@ -1,0 +1,334 @@
+//! `mesh.yaml`: the trust domain, the services and their instances.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use api::config::Exposure;
+use daemon::config_file::{self, span_of};
+use daemon::finding::{Finding, Findings};
+use model::limit::parse_duration;
+use model::{FailMode, SpiffeId, TrustDomain};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// The file's name within a bundle.
+pub const FILE: &str = "mesh.yaml";
+
+/// Certificate lifetimes: from five seconds to ninety days.
+const CERTIFICATE_TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(90 * 86_400));
+/// How long a decision may be reused: up to a day.
+const DECISION_VALIDITY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
+/// How long a response's head may take: up to an hour.
+const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
+/// The most services and the most instances of one service.
+const COUNT_MAX: usize = 10_000;
+
+/// The mesh as its author wrote it, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mesh {
+    /// The authority of all identities.
+    pub trust_domain: TrustDomain,
+    /// How long a certificate lives.
+    pub certificate_ttl: Duration,
+    /// How long a proxy may reuse a decision while policyd is silent.
+    pub decision_validity: Duration,
+    /// The services by name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its namespace: part of its identity, and a Cedar entity.
+    pub namespace: String,
+    /// The identity its servers have.
+    pub spiffe_id: SpiffeId,
+    /// How long a response's head may take.
+    pub timeout: Duration,
+    /// What happens to a request for which no decision can be had.
+    pub fail_mode: FailMode,
+    /// Who is told which policy denied a request.
+    pub denial_exposure: Exposure,
+    /// Where callers from outside the mesh are let in, if they are; port 0 for any free one.
+    pub ingress: Option<SocketAddr>,
+    /// Its instances, in the file's order.
+    pub instances: Vec<Instance>,
+}
+
+/// One running copy of a service, with a sidecar in front.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// Unique in the mesh; `<service>-<version>` unless the file says otherwise.
+    pub name: String,
+    /// The service version it runs; may be empty.
+    pub version: String,
+    /// The program itself.
+    pub application: Application,
+    /// Where its sidecar's inbound listener is; `tidegate up` chooses when the file doesn't say.
+    pub inbound: Option<SocketAddr>,
+}
+
+/// The program behind a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Application {
+    /// `command:` — `tidegate up` starts it: program and arguments.
+    Command(Vec<String>),
+    /// `endpoint:` — it runs already, here.
+    Endpoint(SocketAddr),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMesh {
+    trust_domain: Spanned<String>,
+    certificate_ttl: Option<Spanned<String>>,
+    decision_validity: Option<Spanned<String>>,
+    services: BTreeMap<Key, RawService>,
+}
+
+/// A key that knows where it stands.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key(Spanned<String>);
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.value == other.0.value
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.value.cmp(&other.0.value)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawService {
+    namespace: Option<Spanned<String>>,
+    service_account: Option<Spanned<String>>,
+    timeout: Option<Spanned<String>>,
+    #[serde(default)]
+    fail_mode: FailMode,
+    #[serde(default)]
+    explain_denials: Exposure,
+    ingress: Option<Spanned<String>>,
+    #[serde(default)]
+    instances: Vec<RawInstance>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInstance {
+    name: Option<Spanned<String>>,
+    #[serde(default)]
+    version: String,
+    command: Option<Spanned<Vec<String>>>,
+    endpoint: Option<Spanned<String>>,
+    inbound: Option<Spanned<String>>,
+}
+
+/// Reads `mesh.yaml`.
+///
+/// # Errors
+/// Every mistake in the file.
+pub fn parse(source: &str) -> Result<Mesh, Findings> {
+    let raw: RawMesh = config_file::parse(FILE, source)?;
+    let mut reader = Reader { source, findings: Findings::new() };
+    reader.findings.add_source(FILE, source);
+    match reader.mesh(&raw) {
+        Some(mesh) if reader.findings.is_empty() => Ok(mesh),
+        _ => Err(reader.findings),
+    }
+}
+
+/// Turns raw values into checked ones and collects what is wrong with them.
+struct Reader<'a> {
+    source: &'a str,
+    findings: Findings,
+}
+
+impl Reader<'_> {
+    fn mesh(&mut self, raw: &RawMesh) -> Option<Mesh> {
+        let trust_domain: Option<TrustDomain> = match raw.trust_domain.value.parse() {
+            Ok(domain) => Some(domain),
+            Err(error) => {
+                let help = "use a name such as `bookinfo.example`";
+                self.wrong(&raw.trust_domain, format!("this is not a trust domain: {error}"), help);
+                None
+            }
+        };
+        let certificate_ttl =
+            self.duration(raw.certificate_ttl.as_ref(), Duration::from_secs(3600), CERTIFICATE_TTL);
+        let decision_validity =
+            self.duration(raw.decision_validity.as_ref(), Duration::from_secs(60), DECISION_VALIDITY);
+        if raw.services.len() > COUNT_MAX {
+            self.wrong(
+                &raw.trust_domain,
+                format!("there are more than {COUNT_MAX} services"),
+                "split the mesh",
+            );
+        }
+        // The services are checked even if the trust domain is wrong, so that all mistakes are told at once.
+        let domain = trust_domain.or_else(|| "invalid".parse().ok())?;
+        let mut services = BTreeMap::new();
+        for (Key(name), raw) in &raw.services {
+            if let Some(service) = self.service(&domain, name, raw) {
+                services.insert(name.value.clone(), service);
+            }
+        }
+        self.unique_instances(raw, &services);
+        Some(Mesh { trust_domain: domain, certificate_ttl, decision_validity, services })
+    }
+
+    fn service(&mut self, domain: &TrustDomain, name: &Spanned<String>, raw: &RawService) -> Option<Service> {
+        if !is_host_name(&name.value) {
+            let help = "a service's name is what callers put into `Host`: use a-z, 0-9, `-` and `.`";
+            self.wrong(name, format!("`{}` can't be the name of a service", name.value), help);
+        }
+        let namespace = raw.namespace.as_ref().map_or("default", |namespace| namespace.value.as_str());
+        let account =
+            raw.service_account.as_ref().map_or(name.value.as_str(), |account| account.value.as_str());
+        let timeout = self.duration(raw.timeout.as_ref(), Duration::from_secs(15), TIMEOUT);
+        let ingress = raw.ingress.as_ref().and_then(|text| self.address(text));
+        if raw.instances.len() > COUNT_MAX {
+            self.wrong(name, format!("there are more than {COUNT_MAX} instances"), "split the service");
+        }
+        let instances = raw.instances.iter().filter_map(|raw| self.instance(name, raw)).collect();
+        let spiffe_id = match domain.workload(namespace, account) {
+            Ok(id) => id,
+            Err(error) => {
+                let place = raw.service_account.as_ref().or(raw.namespace.as_ref()).unwrap_or(name);
+                let help = "namespace and service account are parts of the SPIFFE ID: use a-z, A-Z, 0-9, `.`, `-`, `_`";
+                self.wrong(place, format!("this makes no SPIFFE ID: {error}"), help);
+                return None;
+            }
+        };
+        Some(Service {
+            namespace: namespace.to_owned(),
+            spiffe_id,
+            timeout,
+            fail_mode: raw.fail_mode,
+            denial_exposure: raw.explain_denials,
+            ingress,
+            instances,
+        })
+    }
+
+    fn instance(&mut self, service: &Spanned<String>, raw: &RawInstance) -> Option<Instance> {
+        let name = match (&raw.name, raw.version.as_str()) {
+            (Some(name), _) => name.value.clone(),
+            (None, "") => service.value.clone(),
+            (None, version) => format!("{}-{version}", service.value),
+        };
+        let inbound = raw.inbound.as_ref().and_then(|text| self.address(text));
+        let application = match (&raw.command, &raw.endpoint) {
+            (Some(command), None) if command.value.is_empty() => {
+                self.wrong(command, "the command is empty".to_owned(), "write a program and its arguments");
+                return None;
+            }
+            (Some(command), None) => Application::Command(command.value.clone()),
+            (None, Some(endpoint)) => Application::Endpoint(self.address(endpoint)?),
+            (Some(command), Some(_)) => {
+                let help = "`command` is for a program to start, `endpoint` for one that runs: keep one";
+                self.wrong(command, format!("`{name}` has both `command` and `endpoint`"), help);
+                return None;
+            }
+            (None, None) => {
+                let help = "add `command: [program, argument]` or `endpoint: host:port`";
+                self.wrong(
+                    service,
+                    format!("the instance `{name}` has neither `command` nor `endpoint`"),
+                    help,
+                );
+                return None;
+            }
+        };
+        Some(Instance { name, version: raw.version.clone(), application, inbound })
+    }
+
+    fn unique_instances(&mut self, raw: &RawMesh, services: &BTreeMap<String, Service>) {
+        let mut seen = std::collections::BTreeSet::new();
+        for (service, instance) in
+            services.iter().flat_map(|(name, s)| s.instances.iter().map(move |i| (name, i)))
+        {
+            if !seen.insert(&instance.name)
+                && let Some(place) =
+                    raw.services.keys().map(|Key(name)| name).find(|name| name.value == *service)
+            {
+                let help = "give each instance a `name` or a `version` of its own";
+                self.wrong(place, format!("two instances are called `{}`", instance.name), help);
+            }
+        }
+    }
+
+    fn duration(
+        &mut self,
+        text: Option<&Spanned<String>>,
+        default: Duration,
+        range: (Duration, Duration),
+    ) -> Duration {
+        let Some(text) = text else { return default };
+        match parse_duration(&text.value) {
+            Some(duration) if range.0 <= duration && duration <= range.1 => duration,
+            Some(_) => {
+                let message = format!("`{}` is out of range", text.value);
+                self.wrong(text, message, &format!("use {} to {}", shown(range.0), shown(range.1)));
+                default
+            }
+            None => {
+                self.wrong(
+                    text,
+                    format!("`{}` is not a duration", text.value),
+                    "write it as `30s`, `15m` or `1h`",
+                );
+                default
+            }
+        }
+    }
+
+    fn address(&mut self, text: &Spanned<String>) -> Option<SocketAddr> {
+        let parsed = text.value.parse().ok();
+        if parsed.is_none() {
+            let help = "write an IP address and a port, such as `127.0.0.1:9080`";
+            self.wrong(text, format!("`{}` is not an address", text.value), help);
+        }
+        parsed
+    }
+
+    fn wrong<T>(&mut self, place: &Spanned<T>, message: String, help: &str) {
+        let span = span_of(place, self.source);
+        self.findings.push(Finding::at(FILE, self.source, span, message).with_help(help));
+    }
+}
+
+/// A duration as its author would write it.
+fn shown(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds, duration.subsec_millis()) {
+        (0, millis) => format!("{millis}ms"),
+        (seconds, 0) if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
+        (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        _ => format!("{}s", duration.as_secs_f64()),
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}

@@ -1,0 +1,201 @@
+//! The Cedar schema: Tidegate's own, what the author adds to it, and the names the bundle reads.
+//!
+//! Cedar's records are closed: a policy may only read what the schema declares. Which headers and query
+//! parameters exist is for the bundle to say, by reading them; so each one read anywhere is declared as an
+//! optional string, and a read without its `has` is the validator's error to report.
+
+use std::collections::BTreeSet;
+
+use cedar_policy::{Schema, SchemaFragment};
+use daemon::finding::Findings;
+use model::Name;
+use model::operand::ResponseName;
+use serde_json::{Value, json};
+
+use super::cedar_text::Place;
+
+/// The author's own schema within a bundle.
+pub const FILE: &str = "schema.cedarschema";
+
+/// The built-in schema, but for the names that the bundle reads.
+const BUILT_IN: &str = include_str!("built_in.cedarschema");
+
+/// The schemas that a bundle is checked against.
+#[derive(Clone, Debug)]
+pub struct Schemas {
+    /// For policies, limits and check adapters: what is known when a request arrives.
+    pub request: Schema,
+    /// For reports: the same, and the response.
+    pub report: Schema,
+    /// The headers and query parameters that are declared.
+    pub declared: BTreeSet<Name>,
+}
+
+/// Builds the schemas of a bundle that reads `names`.
+///
+/// # Errors
+/// What is wrong with the author's schema.
+pub fn build(author: Option<&str>, names: BTreeSet<Name>) -> Result<Schemas, Findings> {
+    let place = Place::file(FILE, author.unwrap_or_default());
+    let mut findings = Findings::new();
+    findings.add_source(FILE, author.unwrap_or_default());
+    let built_in = fragment(&built_in_text(&names), &place, &mut findings);
+    let extended = match author {
+        None => built_in,
+        Some(text) => match (built_in, fragment(text, &place, &mut findings)) {
+            (Some(built_in), Some(author)) => Some(extend(built_in, author, &place, &mut findings)),
+            _ => None,
+        },
+    };
+    let Some(request) = extended.filter(|_| !findings.has_errors()) else { return Err(findings) };
+    let mut report = request.clone();
+    declare_response(&mut report);
+    let mut checked = |json| match Schema::from_json_value(json) {
+        Ok(schema) => Some(schema),
+        Err(error) => {
+            place.diagnose(&error, &mut findings);
+            None
+        }
+    };
+    match (checked(request), checked(report)) {
+        (Some(request), Some(report)) => Ok(Schemas { request, report, declared: names }),
+        _ => Err(findings),
+    }
+}
+
+fn built_in_text(names: &BTreeSet<Name>) -> String {
+    let declare = |pick: fn(&Name) -> Option<&str>| {
+        let attributes = names.iter().filter_map(pick).map(|name| format!("{}?: String", json!(name)));
+        attributes.collect::<Vec<_>>().join(", ")
+    };
+    let headers = declare(|name| match name {
+        Name::Header(header) => Some(header),
+        _ => None,
+    });
+    let query = declare(|name| match name {
+        Name::Query(parameter) => Some(parameter),
+        _ => None,
+    });
+    format!("{BUILT_IN}\ntype Headers = {{ {headers} }};\ntype Query = {{ {query} }};\n")
+}
+
+fn fragment(text: &str, place: &Place<'_>, findings: &mut Findings) -> Option<Value> {
+    match SchemaFragment::from_cedarschema_str(text) {
+        Ok((fragment, _warnings)) => fragment.to_json_value().ok(),
+        Err(error) => {
+            place.diagnose(&error, findings);
+            None
+        }
+    }
+}
+
+/// Adds the author's declarations to the built-in ones.
+///
+/// A built-in entity type may get more parents and more optional attributes: mandatory ones would make every
+/// caller that `entities.json` doesn't list an error.
+fn extend(mut built_in: Value, author: Value, place: &Place<'_>, findings: &mut Findings) -> Value {
+    let Value::Object(namespaces) = author else { return built_in };
+    for (namespace, declarations) in namespaces {
+        match built_in.get_mut(&namespace) {
+            None => {
+                if let Some(all) = built_in.as_object_mut() {
+                    all.insert(namespace, declarations);
+                }
+            }
+            Some(ours) => {
+                for part in ["entityTypes", "commonTypes", "actions"] {
+                    extend_part(ours, &declarations, part, place, findings);
+                }
+            }
+        }
+    }
+    built_in
+}
+
+fn extend_part(ours: &mut Value, theirs: &Value, part: &str, place: &Place<'_>, findings: &mut Findings) {
+    let Some(theirs) = theirs.get(part).and_then(Value::as_object) else { return };
+    let Some(ours) = ours.as_object_mut() else { return };
+    let Some(ours) = ours.entry(part).or_insert_with(|| json!({})).as_object_mut() else { return };
+    for (name, declaration) in theirs {
+        match ours.get_mut(name) {
+            None => {
+                ours.insert(name.clone(), declaration.clone());
+            }
+            Some(built_in) if part == "entityTypes" => {
+                extend_entity(name, built_in, declaration, place, findings);
+            }
+            Some(_) => findings.push(
+                place.finding(format!("`{name}` is declared by Tidegate")).with_help("choose another name"),
+            ),
+        }
+    }
+}
+
+fn extend_entity(name: &str, ours: &mut Value, theirs: &Value, place: &Place<'_>, findings: &mut Findings) {
+    if let Some(parents) = theirs.get("memberOfTypes").and_then(Value::as_array)
+        && let Some(known) = ours.get_mut("memberOfTypes").and_then(Value::as_array_mut)
+    {
+        let new: Vec<Value> = parents.iter().filter(|parent| !known.contains(parent)).cloned().collect();
+        known.extend(new);
+    }
+    let Some(attributes) = theirs.pointer("/shape/attributes").and_then(Value::as_object) else { return };
+    let Some(known) = ours.pointer_mut("/shape/attributes").and_then(Value::as_object_mut) else { return };
+    for (attribute, declaration) in attributes {
+        if known.contains_key(attribute) {
+            let message = format!("`{name}.{attribute}` is declared by Tidegate");
+            findings.push(place.finding(message).with_help("leave it out"));
+        } else if declaration.get("required") != Some(&Value::Bool(false)) {
+            let message = format!("`{name}.{attribute}` has to be optional, for callers that have none");
+            findings.push(place.finding(message).with_help(format!("write `{attribute}?: …`")));
+        } else {
+            known.insert(attribute.clone(), declaration.clone());
+        }
+    }
+}
+
+fn declare_response(schema: &mut Value) {
+    let attributes: serde_json::Map<String, Value> = ResponseName::ALL
+        .iter()
+        .map(|(name, kind)| {
+            let kind = if *kind == ResponseName::Verdict { "String" } else { "Long" };
+            ((*name).to_owned(), json!({"type": "EntityOrCommon", "name": kind}))
+        })
+        .collect();
+    if let Some(context) =
+        schema.pointer_mut("//commonTypes/RequestContext/attributes").and_then(Value::as_object_mut)
+    {
+        context.insert("response".to_owned(), json!({"type": "Record", "attributes": attributes}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(author: &str) -> Vec<String> {
+        match build(Some(author), BTreeSet::new()) {
+            Ok(_) => Vec::new(),
+            Err(findings) => findings.iter().map(|finding| finding.message.clone()).collect(),
+        }
+    }
+
+    #[test]
+    fn names_that_are_read_are_declared() {
+        let names = BTreeSet::from([Name::Header("x-\"user".into()), Name::Query("q".into())]);
+        assert!(build(None, names).is_ok());
+    }
+
+    #[test]
+    fn an_author_may_add_types_parents_and_optional_attributes() {
+        let author = "entity Team; entity Workload in [Team] { tier?: Long };";
+        assert_eq!(errors(author), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_author_may_not_change_what_tidegate_declares() {
+        assert_eq!(errors("entity Workload { name: String };").len(), 1);
+        assert_eq!(errors("entity Workload { namespace?: Long };").len(), 1);
+        assert_eq!(errors("type Headers = {};").len(), 1);
+        assert_eq!(errors("entity").len(), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! What the policies say of one request: a pure function of a [`Bundle`] and [`Attributes`].
+
+mod request;
+
+use cedar_policy::{
+    Authorizer, Context, Entities, EntityUid, EvalResult, Expression, PolicySet, Request, Response,
+    eval_expression,
+};
+use model::decision::Opinion;
+use model::{Attributes, Value, Verdict};
+
+pub use request::RequestError;
+
+use crate::bundle::{Bundle, limits, rules};
+
+/// What the policies say, and which conditions hold.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// The access policies' say.
+    pub opinion: Opinion,
+    /// The names of the limits whose `when:` holds.
+    pub limits: Vec<String>,
+    /// The names of the rules whose `match:` holds.
+    pub rules: Vec<String>,
+    /// The Cedar request, for the inputs of check adapters.
+    request: Request,
+    /// The entities, the caller's included.
+    entities: Entities,
+}
+
+/// Evaluates the policies and conditions of `bundle` on a request.
+///
+/// Cedar skips a policy whose evaluation fails, a `forbid` too, so any failure means deny, marked degraded.
+///
+/// # Errors
+/// When the attributes make no Cedar request.
+pub fn evaluate(bundle: &Bundle, attributes: &Attributes) -> Result<Evaluation, RequestError> {
+    let request = request::build(attributes, &bundle.schemas)?;
+    let entities = request::entities(attributes, bundle)?;
+    let answer = |policies: &PolicySet| Authorizer::new().is_authorized(&request, policies, &entities);
+    let opinion = opinion(&answer(&bundle.policies), bundle);
+    let conditions = answer(&bundle.conditions);
+    let opinion = match first_error(&conditions) {
+        Some(error) => degraded(error),
+        None => opinion,
+    };
+    let (mut limits, mut rules) = (Vec::new(), Vec::new());
+    for id in conditions.diagnostics().reason() {
+        let id: &str = id.as_ref();
+        if let Some(name) = id.strip_prefix(limits::ID_PREFIX) {
+            limits.push(name.to_owned());
+        } else if let Some(name) = id.strip_prefix(rules::ID_PREFIX) {
+            rules.push(name.to_owned());
+        }
+    }
+    limits.sort();
+    rules.sort();
+    Ok(Evaluation { opinion, limits, rules, request, entities })
+}
+
+impl Evaluation {
+    /// The value of an expression on this request; nothing when it fails or is of no simple type.
+    pub fn input(&self, expression: &Expression) -> Option<Value> {
+        match eval_expression(&self.request, &self.entities, expression).ok()? {
+            EvalResult::Bool(value) => Some(Value::Bool(value)),
+            EvalResult::Long(value) => Some(Value::Long(value)),
+            EvalResult::String(value) => Some(Value::Text(value)),
+            EvalResult::EntityUid(uid) => Some(Value::Text(uid.id().unescaped().to_owned())),
+            EvalResult::ExtensionValue(text) => {
+                let address = text.strip_prefix("ip(\"")?.strip_suffix("\")")?;
+                address.split('/').next()?.parse().ok().map(Value::Ip)
+            }
+            EvalResult::Set(_) | EvalResult::Record(_) => None,
+        }
+    }
+}
+
+/// The value of an expression that reads nothing of a request.
+pub fn evaluate_constant(expression: &Expression) -> Option<EvalResult> {
+    let nobody: EntityUid = "Workload::\"\"".parse().ok()?;
+    let request = Request::new(nobody.clone(), nobody.clone(), nobody, Context::empty(), None).ok()?;
+    eval_expression(&request, &Entities::empty(), expression).ok()
+}
+
+fn opinion(response: &Response, bundle: &Bundle) -> Opinion {
+    if let Some(error) = first_error(response) {
+        return degraded(error);
+    }
+    let mut reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+    reasons.sort();
+    let (verdict, message) = match response.decision() {
+        cedar_policy::Decision::Allow => (Verdict::Allow, String::new()),
+        cedar_policy::Decision::Deny if reasons.is_empty() => {
+            (Verdict::Deny, "no policy permits this request".to_owned())
+        }
+        cedar_policy::Decision::Deny => (Verdict::Deny, format!("forbidden by `{}`", reasons.join("`, `"))),
+    };
+    Opinion { verdict, reasons, message, valid_for: bundle.mesh.decision_validity, degraded: false }
+}
+
+fn first_error(response: &Response) -> Option<String> {
+    response.diagnostics().errors().next().map(ToString::to_string)
+}
+
+fn degraded(message: String) -> Opinion {
+    Opinion {
+        verdict: Verdict::Deny,
+        reasons: Vec::new(),
+        message,
+        valid_for: std::time::Duration::ZERO,
+        degraded: true,
+    }
+}

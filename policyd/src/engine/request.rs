@@ -1,0 +1,111 @@
+//! From Attributes to Cedar's words.
+
+use std::collections::BTreeMap;
+
+use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
+use jiff::Timestamp;
+use model::{Action, Attributes, Name, Principal};
+
+use crate::bundle::entities::workload;
+use crate::bundle::{Bundle, Schemas};
+
+/// Why attributes make no Cedar request. None of these is the caller's choice of policy: all mean "not decided".
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Cedar refuses an id.
+    #[error("`{0}` can't be the id of a Cedar entity")]
+    Id(String),
+    /// Cedar refuses the context.
+    #[error("the request's attributes make no Cedar context")]
+    Context(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The schema refuses the request.
+    #[error("the request does not fit the schema")]
+    Schema(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The caller's entity is refused.
+    #[error("the caller's entity does not fit the schema")]
+    Entity(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The Cedar request. Only declared headers and query parameters enter it: no policy can read others.
+pub(super) fn build(attributes: &Attributes, schemas: &Schemas) -> Result<Request, RequestError> {
+    let context = Context::from_pairs(context(attributes, schemas))
+        .map_err(|error| RequestError::Context(Box::new(error)))?;
+    let principal = uid("Workload", attributes.principal.as_str())?;
+    let action = uid("Action", attributes.action.as_str())?;
+    let resource = uid("Service", &attributes.resource)?;
+    Request::new(principal, action, resource, context, Some(&schemas.request))
+        .map_err(|error| RequestError::Schema(Box::new(error)))
+}
+
+/// The bundle's entities and the caller's.
+///
+/// A caller that the bundle doesn't know, such as a new service account, is added for this request.
+pub(super) fn entities(attributes: &Attributes, bundle: &Bundle) -> Result<Entities, RequestError> {
+    let known = uid("Workload", attributes.principal.as_str())?;
+    if bundle.entities.get(&known).is_some() {
+        return Ok(bundle.entities.clone());
+    }
+    let caller = entity(&attributes.principal, bundle)?;
+    bundle
+        .entities
+        .clone()
+        .add_entities([caller], Some(&bundle.schemas.request))
+        .map_err(|error| RequestError::Entity(Box::new(error)))
+}
+
+fn entity(principal: &Principal, bundle: &Bundle) -> Result<Entity, RequestError> {
+    Entity::from_json_value(workload(principal), Some(&bundle.schemas.request))
+        .map_err(|error| RequestError::Entity(Box::new(error)))
+}
+
+fn context(attributes: &Attributes, schemas: &Schemas) -> Vec<(String, RestrictedExpression)> {
+    let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
+    let mut pairs = vec![
+        ("source_ip".to_owned(), RestrictedExpression::new_ip(attributes.source_ip.to_string())),
+        ("tls".to_owned(), RestrictedExpression::new_bool(attributes.tls)),
+        ("time".to_owned(), RestrictedExpression::new_datetime(cedar_time(attributes.time))),
+    ];
+    if attributes.action != Action::Tcp {
+        let headers = declared(schemas, &attributes.headers, |name| match name {
+            Name::Header(header) => Some(header),
+            _ => None,
+        });
+        let query = declared(schemas, &attributes.query, |name| match name {
+            Name::Query(parameter) => Some(parameter),
+            _ => None,
+        });
+        pairs.extend([
+            ("method".to_owned(), text(&attributes.method)),
+            ("path".to_owned(), text(&attributes.path)),
+            ("host".to_owned(), text(&attributes.host)),
+            ("headers".to_owned(), headers),
+            ("query".to_owned(), query),
+        ]);
+    }
+    pairs
+}
+
+fn declared(
+    schemas: &Schemas,
+    sent: &BTreeMap<String, String>,
+    pick: fn(&Name) -> Option<&String>,
+) -> RestrictedExpression {
+    let fields = schemas.declared.iter().filter_map(pick).filter_map(|name| {
+        let value = RestrictedExpression::new_string(sent.get(name)?.clone());
+        Some((name.clone(), value))
+    });
+    // Names are unique in a set, so there is no duplicate to refuse.
+    RestrictedExpression::new_record(fields)
+        .unwrap_or_else(|_duplicate| RestrictedExpression::new_string(String::new()))
+}
+
+/// Cedar reads times with exactly three digits of milliseconds.
+fn cedar_time(time: Timestamp) -> String {
+    let millis = time.as_millisecond().rem_euclid(1000);
+    format!("{}.{millis:03}Z", time.strftime("%Y-%m-%dT%H:%M:%S"))
+}
+
+fn uid(kind: &str, id: &str) -> Result<EntityUid, RequestError> {
+    let kind = kind.parse().map_err(|_error| RequestError::Id(id.to_owned()))?;
+    Ok(EntityUid::from_type_name_and_id(kind, cedar_policy::EntityId::new(id)))
+}

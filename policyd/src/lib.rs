@@ -1,0 +1,29 @@
+//! policyd decides: it loads a bundle, answers Checks, counts mesh-wide limits, and tells proxies of every change.
+//!
+//! It knows no HTTP, only [`model::Attributes`].
+//!
+//! # Layout
+//! - [`bundle`]: what an author writes, read and checked as a whole; all mistakes at once;
+//! - [`atoms`]: what a proxy has to look at, derived from the conditions;
+//! - [`engine`]: what the policies say of one request, by Cedar; pure;
+//! - [`handlers`]: the check adapters at work;
+//! - [`snapshot`]: bundle and handlers under one revision, replaced whole;
+//! - [`check`]: one Check: engine and adapters, combined;
+//! - [`limits`]: mesh-wide rate limits; pure;
+//! - [`source`]: keeps the snapshot in step with the bundle on disk;
+//! - [`publish`]: what each proxy is told of a snapshot; pure;
+//! - [`server`]: the gRPC surface; [`metrics`]; [`config`]; [`app`], which wires it all.
+
+pub mod app;
+pub mod atoms;
+pub mod bundle;
+pub mod check;
+pub mod config;
+pub mod engine;
+pub mod handlers;
+pub mod limits;
+pub mod metrics;
+pub mod publish;
+pub mod server;
+pub mod snapshot;
+pub mod source;

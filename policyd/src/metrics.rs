@@ -1,0 +1,146 @@
+//! What policyd counts.
+
+use std::time::Duration;
+
+use model::{Decision, Verdict};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::limits::Charge;
+
+/// policyd's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    checks: Family<CheckLabels, Counter>,
+    check_seconds: Histogram,
+    limit_outcomes: Family<LimitLabels, Counter>,
+    limit_keys: Gauge,
+    proxies: Gauge,
+    acknowledgements: Family<ResultLabels, Counter>,
+    reloads: Family<ResultLabels, Counter>,
+    bundle_valid: Gauge,
+    revision: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Outcome(bool);
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if self.0 { "ok" } else { "failed" }.encode(encoder)
+    }
+}
+
+/// A proxy is counted as connected until this is dropped.
+#[derive(Debug)]
+pub struct Connected(Gauge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// Registers policyd's metrics.
+    pub fn new(metrics: &daemon::Metrics) -> Self {
+        // From 10 µs to about 0.3 s.
+        let check_seconds = Histogram::new(exponential_buckets(10e-6, 2.0, 15));
+        let new = Self {
+            checks: Family::default(),
+            check_seconds,
+            limit_outcomes: Family::default(),
+            limit_keys: Gauge::default(),
+            proxies: Gauge::default(),
+            acknowledgements: Family::default(),
+            reloads: Family::default(),
+            bundle_valid: Gauge::default(),
+            revision: Gauge::default(),
+        };
+        metrics.with_registry(|registry| {
+            let r = registry.sub_registry_with_prefix("tidegate_policyd");
+            r.register("checks", "Decisions made, by verdict", new.checks.clone());
+            r.register("check_seconds", "Time to make a decision", new.check_seconds.clone());
+            r.register(
+                "limit_charges",
+                "Charges to mesh-wide limits, by outcome",
+                new.limit_outcomes.clone(),
+            );
+            r.register("limit_keys", "Keys of mesh-wide limits in use", new.limit_keys.clone());
+            r.register("proxies", "Proxies that watch", new.proxies.clone());
+            r.register(
+                "acknowledgements",
+                "Revisions applied or refused by proxies",
+                new.acknowledgements.clone(),
+            );
+            r.register("reloads", "Times the bundle was read again", new.reloads.clone());
+            r.register(
+                "bundle_valid",
+                "1 if the bundle on disk is the one in force",
+                new.bundle_valid.clone(),
+            );
+            r.register("revision", "Number of the revision in force", new.revision.clone());
+        });
+        new
+    }
+
+    pub(crate) fn checked(&self, decision: &Decision, took: Duration) {
+        let verdict = match (decision.degraded, decision.verdict) {
+            (true, _) => "degraded",
+            (false, Verdict::Allow) => "allow",
+            (false, Verdict::Deny) => "deny",
+        };
+        self.checks.get_or_create(&CheckLabels { verdict }).inc();
+        self.check_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn took(&self, charges: &[Charge<'_>], allowed: bool) {
+        let outcome = if allowed { "taken" } else { "refused" };
+        for charge in charges {
+            self.limit_outcomes
+                .get_or_create(&LimitLabels { limit: charge.limit.name.clone(), outcome })
+                .inc();
+        }
+    }
+
+    pub(crate) fn limit_keys(&self, count: usize) {
+        self.limit_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn proxy_connected(&self) -> Connected {
+        self.proxies.inc();
+        Connected(self.proxies.clone())
+    }
+
+    pub(crate) fn acknowledged(&self, applied: bool) {
+        self.acknowledgements.get_or_create(&ResultLabels { result: Outcome(applied) }).inc();
+    }
+
+    pub(crate) fn reloaded(&self, ok: bool) {
+        self.reloads.get_or_create(&ResultLabels { result: Outcome(ok) }).inc();
+        self.bundle_valid.set(i64::from(ok));
+    }
+
+    pub(crate) fn published(&self, number: u64) {
+        self.revision.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,50 @@
+//! What each proxy is told of a snapshot.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use api::config::{Config, Endpoint, Service};
+use model::Scope;
+
+use crate::bundle::mesh;
+use crate::snapshot::Snapshot;
+
+/// Inbound addresses by instance name, for instances whose address the bundle leaves open.
+pub type Addresses = BTreeMap<String, SocketAddr>;
+
+/// The configuration of a proxy that enforces for `services`.
+///
+/// It is told of every service of the mesh, for any may be called, but only of its own services' policies.
+pub fn config(snapshot: &Snapshot, services: &[String], addresses: &Addresses) -> Config {
+    let bundle = &snapshot.bundle;
+    let own = |name: &String| services.contains(name);
+    let described = bundle.mesh.services.iter().map(|(name, service)| Service {
+        name: name.clone(),
+        spiffe_ids: vec![service.spiffe_id.clone()],
+        endpoints: service.instances.iter().filter_map(|instance| endpoint(instance, addresses)).collect(),
+        timeout: service.timeout,
+        fail_mode: service.fail_mode,
+        denial_exposure: service.denial_exposure,
+        atoms: bundle.atoms.get(name).filter(|_| own(name)).cloned(),
+    });
+    let limits = bundle.limits.iter().filter(|limit| limit.service.as_ref().is_none_or(own));
+    Config {
+        revision: snapshot.revision,
+        services: described.collect(),
+        limits: limits.map(|limit| limit.limit.clone()).collect(),
+        handlers: bundle.rules.report_handlers(),
+        rules: bundle.rules.report_rules(),
+    }
+}
+
+/// The mesh-wide limit called `name`, if there is one that `service` may be charged to.
+pub fn mesh_limit<'a>(snapshot: &'a Snapshot, service: &str, name: &str) -> Option<&'a model::Limit> {
+    let limit = snapshot.bundle.limits.iter().find(|limit| limit.limit.name == name)?;
+    let concerns = limit.service.as_ref().is_none_or(|limited| limited == service);
+    (concerns && limit.limit.scope == Scope::Mesh).then_some(&limit.limit)
+}
+
+fn endpoint(instance: &mesh::Instance, addresses: &Addresses) -> Option<Endpoint> {
+    let address = addresses.get(&instance.name).copied().or(instance.inbound)?;
+    Some(Endpoint { instance: instance.name.clone(), version: instance.version.clone(), address })
+}
