@@ -5,6 +5,7 @@
 //! it was. While renewal fails the old certificate stays in use.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::certificate::certificate_service_client::CertificateServiceClient;
@@ -26,6 +27,8 @@ use crate::{grpc, schedule, tls};
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer of the CA, in bytes.
 pub const ANSWER_LENGTH_MAX: usize = 1024 * 1024;
+/// The longest wait between two tries to get the first certificate: the daemon can do nothing without.
+pub const ATTEST_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What is needed to get a certificate.
 #[derive(Debug)]
@@ -103,16 +106,19 @@ pub async fn start(
     lifecycle: &Lifecycle,
     on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
 ) -> Result<Source, ClientError> {
-    let client = Client {
-        ca_address: config.ca_address,
-        ca_id: config.ca_id,
-        clock,
-        lifecycle: lifecycle.clone(),
-        on_event,
+    let client = Client { ca_address: config.ca_address, ca_id: config.ca_id, clock, on_event };
+    let (identity, asked_at) = tokio::select! {
+        () = lifecycle.stopping() => return Err(ClientError::Stopped),
+        attested = client.attest(config.bundle, &config.join_token) => attested?,
     };
-    let identity = client.attest(config.bundle, &config.join_token).await?;
     let source = Source::fixed(identity);
-    lifecycle.spawn(client.renew_until_stopped(source.clone()));
+    let (renewed, stopping) = (source.clone(), lifecycle.clone());
+    let _task = lifecycle.spawn(async move {
+        tokio::select! {
+            () = stopping.stopping() => {}
+            () = client.renew_for_ever(&renewed, asked_at) => {}
+        }
+    });
     Ok(source)
 }
 
@@ -120,7 +126,6 @@ struct Client<F> {
     ca_address: SocketAddr,
     ca_id: SpiffeId,
     clock: Clock,
-    lifecycle: Lifecycle,
     on_event: F,
 }
 
@@ -131,61 +136,60 @@ struct Request {
 }
 
 impl<F: Fn(Event<'_>)> Client<F> {
-    async fn attest(&self, bundle: TrustBundle, token: &str) -> Result<Identity, ClientError> {
+    /// The first certificate, and when it was asked for.
+    async fn attest(&self, bundle: TrustBundle, token: &str) -> Result<(Identity, Timestamp), ClientError> {
         // One key for all tries: the CA answers a repeated request for a used token only when the key is the same, so
         // an answer that was lost on its way does not cost the token.
         let request = Request::new()?;
-        let config = tls::anonymous_client_config(
-            bundle.clone(),
-            self.clock.clone(),
-            vec![self.ca_id.clone()],
-            tls::H2,
-        );
-        for failures in 1.. {
+        let (clock, allowed) = (self.clock.clone(), vec![self.ca_id.clone()]);
+        let config = tls::anonymous_client_config(bundle.clone(), clock, allowed, tls::H2);
+        let mut failures = 0;
+        loop {
+            let asked_at = self.clock.now();
             let message = AttestRequest { join_token: token.to_owned(), csr: request.csr.clone() };
-            let mut ca = ca_client(grpc::channel(self.ca_address, config.clone()));
+            let mut ca = ca_client(grpc::channel(self.ca_address, Arc::clone(&config)));
             let answer = call(ca.attest(message)).await;
-            let identity = answer.and_then(|answer| accept(&answer, &request.key, &bundle, self.clock.now()));
-            match identity {
+            match answer.and_then(|answer| accept(&answer, &request.key, &bundle, self.clock.now())) {
                 Ok(identity) => {
                     let svid = &identity.svid;
                     tracing::info!(id = %svid.id, serial = svid.serial, not_after = %svid.not_after, "got a certificate");
                     (self.on_event)(Event::Attested(&identity));
-                    return Ok(identity);
+                    return Ok((identity, asked_at));
                 }
                 Err(error) if !error.may_pass() => return Err(error),
-                Err(error) => self.wait_to_retry(&error, failures, schedule::RETRY_MAX / 3, token).await?,
+                Err(error) => {
+                    failures += 1;
+                    self.wait_to_retry(&error, failures, ATTEST_RETRY_MAX, token).await;
+                }
             }
         }
-        Err(ClientError::Stopped)
     }
 
-    async fn renew_until_stopped(self, source: Source) {
+    /// `asked_at` is when the source's certificate was asked for. Its due time counts from then, not from when this
+    /// task comes to look at it.
+    async fn renew_for_ever(&self, source: &Source, mut asked_at: Timestamp) {
         loop {
             let current = source.current();
-            let issued_at = self.clock.now();
-            let due = schedule::due(issued_at, current.svid.not_after, &current.svid.serial);
-            tokio::select! {
-                () = self.lifecycle.stopping() => return,
-                () = self.clock.sleep_until(due) => {}
-            }
-            let cap = schedule::retry_cap(schedule::life(issued_at, current.svid.not_after));
-            for failures in 1.. {
-                match self.renew(&source).await {
+            let (not_after, serial) = (current.svid.not_after, &current.svid.serial);
+            self.clock.sleep_until(schedule::due(asked_at, not_after, serial)).await;
+            let retry_max = schedule::retry_cap(schedule::life(asked_at, not_after));
+            let mut failures = 0;
+            asked_at = loop {
+                let asked_at = self.clock.now();
+                match self.renew(source).await {
                     Ok(identity) => {
                         let svid = &identity.svid;
                         tracing::info!(serial = svid.serial, not_after = %svid.not_after, "renewed the certificate");
                         (self.on_event)(Event::Renewed(&identity));
                         source.replace(identity);
-                        break;
+                        break asked_at;
                     }
                     Err(error) => {
-                        if self.wait_to_retry(&error, failures, cap, &current.svid.serial).await.is_err() {
-                            return;
-                        }
+                        failures += 1;
+                        self.wait_to_retry(&error, failures, retry_max, serial).await;
                     }
                 }
-            }
+            };
         }
     }
 
@@ -203,20 +207,11 @@ impl<F: Fn(Event<'_>)> Client<F> {
         Ok(next)
     }
 
-    async fn wait_to_retry(
-        &self,
-        error: &ClientError,
-        failures: u32,
-        cap: Duration,
-        seed: &str,
-    ) -> Result<(), ClientError> {
-        let retry_in = schedule::backoff(failures, cap, seed);
+    async fn wait_to_retry(&self, error: &ClientError, failures: u32, retry_max: Duration, seed: &str) {
+        let retry_in = schedule::backoff(failures, retry_max, seed);
         tracing::warn!(%error, ca = %self.ca_address, ?retry_in, "got no certificate");
         (self.on_event)(Event::Failed { error, retry_in });
-        tokio::select! {
-            () = self.lifecycle.stopping() => Err(ClientError::Stopped),
-            () = self.clock.sleep(retry_in) => Ok(()),
-        }
+        self.clock.sleep(retry_in).await;
     }
 }
 

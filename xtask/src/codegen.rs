@@ -1,47 +1,69 @@
 //! Regenerates the protobuf code that is committed under api/src/gen, without protoc.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 /// Generates into api/src/gen, or, with `check`, fails if that would change a file.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
+    let protos = root.join("api/proto");
     let committed = root.join("api/src/gen");
-    let out = if check { root.join("target/codegen") } else { committed.clone() };
-    std::fs::create_dir_all(&out)?;
-    generate(&root.join("api/proto"), &out)?;
-    if check && !same(&out, &committed)? {
+    if !check {
+        return generate(&protos, &committed);
+    }
+    let generated = tempfile::tempdir()?;
+    generate(&protos, generated.path())?;
+    if files(generated.path())? != files(&committed)? {
         bail!("api/src/gen is not what api/proto generates: run `cargo xtask codegen`");
     }
     Ok(())
 }
 
 fn generate(protos: &Path, out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out)?;
     let files = ["tidegate/policy.proto", "tidegate/ca.proto"].map(|file| protos.join(file));
-    let descriptors = protox::compile(&files, [protos]).context("the .proto files compile")?;
+    let descriptors = protox::compile(&files, [protos]).context("the .proto files don't compile")?;
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
         .bytes(".")
         .btree_map(".")
         .out_dir(out)
         .compile_fds(descriptors)
-        .context("code is generated")
+        .context("no code could be generated")
 }
 
-fn same(one: &Path, other: &Path) -> Result<bool> {
-    let names = |folder: &Path| -> Result<Vec<PathBuf>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            names.push(PathBuf::from(entry?.file_name()));
-        }
-        names.sort();
-        Ok(names)
-    };
-    let (files, others) = (names(one)?, names(other)?);
-    for file in &files {
-        if !other.join(file).exists() || std::fs::read(one.join(file))? != std::fs::read(other.join(file))? {
-            return Ok(false);
-        }
+/// The files in `folder`, by name.
+fn files(folder: &Path) -> Result<BTreeMap<OsString, Vec<u8>>> {
+    let entries = std::fs::read_dir(folder)?;
+    entries
+        .map(|entry| entry.and_then(|e| Ok((e.file_name(), std::fs::read(e.path())?))).map_err(Into::into))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_code_is_what_the_protos_generate() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        run(root, true).unwrap();
     }
-    Ok(files == others)
+
+    #[test]
+    fn a_difference_is_told_with_its_fix() {
+        let root = tempfile::tempdir().unwrap();
+        let proto = root.path().join("api/proto/tidegate");
+        std::fs::create_dir_all(&proto).unwrap();
+        for (file, package) in [("policy.proto", "p"), ("ca.proto", "c")] {
+            let text = format!("syntax = \"proto3\"; package {package}; message M {{}}");
+            std::fs::write(proto.join(file), text).unwrap();
+        }
+        run(root.path(), false).unwrap();
+        run(root.path(), true).unwrap();
+        std::fs::write(root.path().join("api/src/gen/old.rs"), "").unwrap();
+        assert!(run(root.path(), true).unwrap_err().to_string().contains("cargo xtask codegen"));
+    }
 }

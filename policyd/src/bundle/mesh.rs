@@ -35,6 +35,18 @@ pub struct Mesh {
     pub decision_validity: Duration,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
+    /// What `tidegate up` suggests to try.
+    pub tries: Vec<Try>,
+}
+
+/// A line to try, shown by `tidegate up`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Try {
+    /// What will be seen.
+    pub about: String,
+    /// A command. `{<service>.ingress}`, `{<instance>.inbound}` and `{<instance>.outbound}` stand for addresses.
+    pub run: String,
 }
 
 /// One service.
@@ -85,6 +97,8 @@ struct RawMesh {
     certificate_ttl: Option<Spanned<String>>,
     decision_validity: Option<Spanned<String>>,
     services: BTreeMap<Key, RawService>,
+    #[serde(default, rename = "try")]
+    tries: Vec<Try>,
 }
 
 /// A key that knows where it stands.
@@ -188,7 +202,7 @@ impl Reader<'_> {
             }
         }
         self.unique_instances(raw, &services);
-        Some(Mesh { trust_domain: domain, certificate_ttl, decision_validity, services })
+        Some(Mesh { trust_domain: domain, certificate_ttl, decision_validity, services, tries: raw.tries.clone() })
     }
 
     fn service(&mut self, domain: &TrustDomain, name: &Spanned<String>, raw: &RawService) -> Option<Service> {

@@ -1,0 +1,115 @@
+//! How the services themselves are started: as processes, or, in tests, as tasks.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+
+/// How long a service may take to end by itself before it is killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is to be started.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    /// The instance's name.
+    pub instance: &'a str,
+    /// Program and arguments, as in the bundle.
+    pub command: &'a [String],
+    /// Its sidecar's outbound listener.
+    pub outbound: SocketAddr,
+}
+
+/// A started service.
+#[derive(Debug)]
+pub struct Application {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What keeps it running.
+    pub running: Box<dyn Running>,
+}
+
+/// A future that can be kept in a box.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Starts services.
+pub trait Launch: Send + Sync {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    fn launch<'a>(&'a self, order: Order<'a>) -> Boxed<'a, Result<Application>>;
+}
+
+/// A service that runs.
+pub trait Running: std::fmt::Debug + Send + Sync {
+    /// Ends it, and waits until it has.
+    fn stop(&mut self) -> Boxed<'_, ()>;
+}
+
+/// Starts each service as a process of its own.
+///
+/// It is told by `TIDEGATE_LISTEN` (and `PORT`) where to listen, and by `TIDEGATE_OUTBOUND` where to send its calls.
+#[derive(Clone, Debug)]
+pub struct Processes {
+    /// What `tidegate` means in a bundle's command: this very program.
+    pub tidegate: PathBuf,
+    /// Where commands run: the bundle's folder.
+    pub folder: PathBuf,
+}
+
+impl Launch for Processes {
+    fn launch<'a>(&'a self, order: Order<'a>) -> Boxed<'a, Result<Application>> {
+        Box::pin(async move {
+            let address = free_address()?;
+            let Some((program, arguments)) = order.command.split_first() else {
+                bail!("the command is empty")
+            };
+            let program = if program == "tidegate" { self.tidegate.clone() } else { PathBuf::from(program) };
+            let child = Command::new(&program)
+                .args(arguments)
+                .current_dir(&self.folder)
+                .env("TIDEGATE_LISTEN", address.to_string())
+                .env("PORT", address.port().to_string())
+                .env("TIDEGATE_OUTBOUND", order.outbound.to_string())
+                .stdin(Stdio::null())
+                .kill_on_drop(true)
+                .spawn()
+                .with_context(|| {
+                    format!("`{}` of `{}` can't be started", program.display(), order.instance)
+                })?;
+            Ok(Application { address, running: Box::new(Process(child)) })
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Process(Child);
+
+impl Running for Process {
+    fn stop(&mut self) -> Boxed<'_, ()> {
+        Box::pin(async {
+            let asked =
+                self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+            if let Some(id) = asked
+                && rustix::process::kill_process(id, rustix::process::Signal::TERM).is_ok()
+                && tokio::time::timeout(PATIENCE, self.0.wait()).await.is_ok()
+            {
+                return;
+            }
+            if let Err(error) = self.0.kill().await {
+                tracing::warn!(%error, "a service could not be killed");
+            }
+        })
+    }
+}
+
+/// An address nobody listens on. Another process may take it first; then the service says so and the mesh fails to start.
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    Ok(listener.local_addr()?)
+}

@@ -1,0 +1,105 @@
+//! The commands: what they are called, what their help says, and how their outcome becomes an exit code.
+
+mod audit;
+mod ca;
+mod completions;
+mod policy;
+mod policyd;
+mod proxy;
+mod sample;
+mod serve;
+mod up;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use daemon::Findings;
+
+/// Policy and security for service-to-service traffic: mTLS identities, Cedar access policies, rate limits.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  tidegate up policies/bookinfo             run a whole mesh on this machine
+  tidegate policy check policies/bookinfo   find every mistake in a bundle
+  tidegate audit rotation --ledger FILE     are certificates renewed in time?
+
+Exit codes: 0 all well, 1 findings, 2 an error.
+Logs: TIDEGATE_LOG=debug, or per part: TIDEGATE_LOG=info,tidegate_proxy=debug")]
+pub struct Tidegate {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Policyd(policyd::Policyd),
+    Ca(ca::Ca),
+    Proxy(proxy::Proxy),
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    #[command(subcommand)]
+    Sample(sample::Sample),
+    Completions(completions::Completions),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON value.
+    Json,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All is well.
+    Clean,
+    /// It ran, and found something.
+    Findings,
+}
+
+impl Tidegate {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Up(command) => command.run(),
+            Command::Policyd(command) => command.run(),
+            Command::Ca(command) => command.run(),
+            Command::Proxy(command) => command.run(),
+            Command::Policy(command) => command.run(),
+            Command::Audit(command) => command.run(),
+            Command::Sample(command) => command.run(),
+            Command::Completions(command) => command.run(),
+        };
+        match result {
+            Ok(Outcome::Clean) => ExitCode::SUCCESS,
+            Ok(Outcome::Findings) => ExitCode::from(1),
+            Err(error) => {
+                print_error(&error);
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// Prints a result. A reader that has gone away (`| head`) is no error of ours.
+#[expect(clippy::print_stdout, reason = "printing results is what a command is for")]
+fn print(text: &str) {
+    println!("{}", text.trim_end());
+}
+
+#[expect(clippy::print_stderr, reason = "errors go to stderr, logs or not")]
+fn print_error(error: &anyhow::Error) {
+    match error.downcast_ref::<Findings>() {
+        Some(findings) => eprint!("{}", findings.render(std::io::stderr().is_terminal())),
+        None => eprintln!("error: {error:#}"),
+    }
+}

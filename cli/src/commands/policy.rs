@@ -1,0 +1,73 @@
+//! `tidegate policy`
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use daemon::Findings;
+use policyd::bundle::{Bundle, Files};
+
+use super::{Format, Outcome, print};
+
+/// Tools for policy authors
+#[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    Check(Check),
+}
+
+/// Find every mistake in a bundle, without running it
+///
+/// Reads all files of the bundle, checks the policies strictly against the schema, and tells each mistake with
+/// file, line, column and fix.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate policy check policies/bookinfo
+  tidegate policy check --format json policies/bookinfo | jq '.findings[].message'
+
+Exit codes: 0 no findings, 1 findings, 2 the bundle can't be read.")]
+pub(super) struct Check {
+    /// The bundle's folder, which holds mesh.yaml
+    bundle: PathBuf,
+    /// How to print the findings
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Policy {
+    pub(super) fn run(self) -> Result<Outcome> {
+        match self {
+            Self::Check(check) => check.run(),
+        }
+    }
+}
+
+impl Check {
+    fn run(self) -> Result<Outcome> {
+        let files = Files::read(&self.bundle)?;
+        let (findings, loaded) = match Bundle::load(&files) {
+            Ok(bundle) => (bundle.warnings.clone(), Some(bundle)),
+            Err(findings) => (findings, None),
+        };
+        print(&match self.format {
+            Format::Text => self.text(&findings, loaded.as_ref()),
+            Format::Json => serde_json::json!({ "findings": findings.to_json() }).to_string(),
+        });
+        Ok(if findings.is_empty() { Outcome::Clean } else { Outcome::Findings })
+    }
+
+    fn text(&self, findings: &Findings, bundle: Option<&Bundle>) -> String {
+        let summary = findings.summary(&self.bundle.display().to_string());
+        let counts = bundle.map(|bundle| {
+            let policies = bundle.policies.policies().count();
+            format!(
+                ": {} services, {policies} policies, {} limits",
+                bundle.mesh.services.len(),
+                bundle.limits.len()
+            )
+        });
+        let color = std::io::stdout().is_terminal();
+        format!("{}{summary}{}", findings.render(color), counts.unwrap_or_default())
+    }
+}

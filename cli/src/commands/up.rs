@@ -1,0 +1,123 @@
+//! `tidegate up`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use daemon::{Clock, Lifecycle};
+use policyd::source::Status;
+use proxy::config::AccessLogDestination;
+use tokio::sync::watch;
+
+use super::{Format, Outcome, print, serve};
+use crate::application::Processes;
+use crate::mesh::{Mesh, Options};
+use crate::overview::Overview;
+
+/// Run a whole mesh on this machine
+///
+/// Starts the CA, policyd, a sidecar for each service instance of the bundle, and the services themselves, all on
+/// loopback. Edit the bundle's files while it runs: each change is in force a moment later.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate up policies/bookinfo
+  tidegate up policies/bookinfo --state ./state       keep the CA and its ledger
+  tidegate up policies/bookinfo --access-log FILE     one JSON object a request
+  tidegate up policies/bookinfo --format json         addresses for a script
+
+Stops on Ctrl-C: requests in flight end first, then every process and socket is gone.")]
+pub(super) struct Up {
+    /// The bundle's folder, which holds mesh.yaml
+    bundle: PathBuf,
+    /// Where the CA keeps keys and ledger; without it they are gone after the run
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Where access logs go
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
+    /// How the overview is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    logs: serve::Logs,
+}
+
+impl Up {
+    pub(super) fn run(self) -> Result<Outcome> {
+        self.logs.init("warn,tidegate_policyd::source=info,tidegate_proxy::request=info")?;
+        serve::on_runtime(self.serve())
+    }
+
+    async fn serve(self) -> Result<Outcome> {
+        let folder = std::path::absolute(&self.bundle).context("the bundle's path is not good")?;
+        let clock = Clock::system();
+        let state = State::open(self.state.as_deref())?;
+        let options = Options {
+            bundle: folder.clone(),
+            state: state.path().to_owned(),
+            clock: clock.clone(),
+            access_log: self.access_log.map_or(AccessLogDestination::Off, AccessLogDestination::File),
+        };
+        let tidegate = std::env::current_exe().context("this program can't be found again")?;
+        let lifecycle = Lifecycle::new();
+        let processes = Processes { tidegate, folder };
+        let started = tokio::select! {
+            started = Mesh::start(options, &processes) => Some(started?),
+            _ = lifecycle.stop_requested() => None,
+        };
+        let Some(mut mesh) = started else { return Ok(Outcome::Clean) };
+        let overview = Overview::of(&mesh).await;
+        print(&match self.format {
+            Format::Json => serde_json::to_string(&overview)?,
+            Format::Text => format!(
+                "{}\nCertificates: tidegate audit rotation --ledger {}\nStop with Ctrl-C.",
+                overview.text(clock.now()),
+                state.path().join("ledger.sqlite").display()
+            ),
+        });
+        let told = tokio::spawn(tell(mesh.policyd.status.clone()));
+        lifecycle.stop_requested().await.context("signals can't be waited for")?;
+        told.abort();
+        if !mesh.stop().await {
+            bail!("something did not end in time");
+        }
+        Ok(Outcome::Clean)
+    }
+}
+
+/// Says how each reading of the bundle went; what is wrong with a bad one is in policyd's log.
+async fn tell(mut status: watch::Receiver<Status>) {
+    while status.changed().await.is_ok() {
+        let refused: Option<Arc<_>> = status.borrow_and_update().refused.clone();
+        if refused.is_none() {
+            print("The bundle was changed and is in force.");
+        }
+    }
+}
+
+/// The CA's folder: the user's, or one that is gone after the run.
+enum State {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl State {
+    fn open(path: Option<&Path>) -> Result<Self> {
+        match path {
+            Some(path) => Ok(Self::Kept(path.to_owned())),
+            None => {
+                let folder = tempfile::Builder::new().prefix("tidegate-").tempdir();
+                Ok(Self::Temporary(folder.context("no temporary folder")?))
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Wires a proxy together, and says what it bound.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::{Environment, Exposition};
+use anyhow::Context;
+use daemon::{Admin, BlockReady, Clock, Lifecycle, Readiness};
+use identity::Source;
+use identity::client::Event;
+use identity::tls::{self, ClientAuth};
+use tokio::net::TcpListener;
+
+use crate::access_log::AccessLog;
+use crate::applied::{Applier, Current};
+use crate::check::Checker;
+use crate::config::Config;
+use crate::endpoints::Service;
+use crate::exchange::{Direction, Observers};
+use crate::listener::Listener;
+use crate::metrics::Metrics;
+use crate::policy_client::{Client, Watcher};
+use crate::pool;
+use crate::request::Proxy;
+
+/// How long a drain waits for requests that are under way.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the application may take for a response's head. Callers' own timeouts, which the bundle sets per
+/// service, are what counts; this only bounds what a stuck application holds.
+const APPLICATION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Sockets that are bound but not served yet, so that addresses are known before anything starts.
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Sockets,
+    admin: Admin,
+}
+
+#[derive(Debug)]
+struct Sockets {
+    inbound: TcpListener,
+    outbound: TcpListener,
+    ingress: Option<TcpListener>,
+    addresses: Addresses,
+}
+
+/// The addresses bound, with their real ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For other sidecars: mutual TLS.
+    pub inbound: SocketAddr,
+    /// For the application.
+    pub outbound: SocketAddr,
+    /// For callers from outside the mesh.
+    pub ingress: Option<SocketAddr>,
+    /// For operators: `/metrics`, `/healthz`, `/readyz`.
+    pub admin: SocketAddr,
+}
+
+/// A proxy at work.
+#[derive(Debug)]
+pub struct Bound {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Its certificate, always the current one.
+    pub source: Source,
+    /// Ready when it has a certificate and a first configuration.
+    pub readiness: Readiness,
+    /// What `/metrics` shows.
+    pub metrics: daemon::Metrics,
+    /// Its life.
+    pub lifecycle: Lifecycle,
+    current: Current,
+}
+
+/// Binds the sockets that `config` asks for.
+///
+/// # Errors
+/// When an address can't be bound; the error names it.
+pub async fn bind(config: &Config) -> io::Result<Listeners> {
+    let inbound = bind_one(config.inbound).await?;
+    let outbound = bind_one(config.outbound).await?;
+    let ingress = match config.ingress {
+        Some(address) => Some(bind_one(address).await?),
+        None => None,
+    };
+    let admin = daemon::admin::bind(config.admin).await.map_err(|error| unbound(config.admin, &error))?;
+    let addresses = Addresses {
+        inbound: inbound.local_addr()?,
+        outbound: outbound.local_addr()?,
+        ingress: ingress.as_ref().map(TcpListener::local_addr).transpose()?,
+        admin: admin.address(),
+    };
+    Ok(Listeners { sockets: Sockets { inbound, outbound, ingress, addresses }, admin })
+}
+
+/// Gets a certificate, then starts everything. While the CA can't be reached it keeps trying, and only the
+/// admin port is served.
+///
+/// # Errors
+/// When the CA refuses the join token, or the access log can't be opened.
+pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow::Result<Bound> {
+    let frame = Frame::new();
+    let certificate = frame.readiness.block("a certificate");
+    let first_config = frame.readiness.block("the first configuration from policyd");
+    let shown = frame.shown.clone();
+    listeners.admin.serve(Arc::new(move || shown.render()), frame.readiness.clone(), &frame.lifecycle);
+    let source = start_identity(&config, &clock, &frame).await?;
+    drop(certificate);
+    frame.start(config, listeners.sockets, clock, source, first_config).await
+}
+
+/// What every part of a proxy hangs on.
+struct Frame {
+    lifecycle: Lifecycle,
+    readiness: Readiness,
+    shown: daemon::Metrics,
+    metrics: Metrics,
+}
+
+impl Frame {
+    fn new() -> Self {
+        let shown = daemon::Metrics::new();
+        let metrics = Metrics::new(&shown);
+        Self { lifecycle: Lifecycle::new(), readiness: Readiness::new(), shown, metrics }
+    }
+
+    /// Starts everything that needs a certificate.
+    async fn start(
+        self,
+        config: Config,
+        sockets: Sockets,
+        clock: Clock,
+        source: Source,
+        first_config: BlockReady,
+    ) -> anyhow::Result<Bound> {
+        let addresses = sockets.addresses;
+        let access_log = AccessLog::open(&config.access_log, &self.lifecycle, self.metrics.clone()).await;
+        let access_log = access_log.context("the access log can't be opened")?;
+        let current = Current::nothing();
+        let client = Arc::new(Client::new(config.policyd.clone(), source.clone(), clock.clone()));
+        let watcher = self.watcher(&config, &client, &current, &source, &clock, first_config);
+        drop(self.lifecycle.spawn(watcher.watch_until_stopped(self.lifecycle.clone())));
+        let proxy = Arc::new(Proxy {
+            service: config.service,
+            application: Service::application(config.instance, config.application, APPLICATION_TIMEOUT),
+            source: source.clone(),
+            checker: Checker::new(client.clone(), current.clone(), clock.clone()),
+            policyd: client,
+            observers: Arc::new(Observers {
+                clock: clock.clone(),
+                metrics: self.metrics,
+                access_log,
+                current: current.clone(),
+            }),
+            current: current.clone(),
+            clock,
+        });
+        for listener in sockets.listeners(&source, &proxy.clock) {
+            drop(self.lifecycle.spawn(listener.serve_until_stopped(Arc::clone(&proxy), self.lifecycle.clone())));
+        }
+        let id = &source.current().svid.id;
+        tracing::info!(%id, inbound = %addresses.inbound, outbound = %addresses.outbound, "proxy started");
+        let (readiness, lifecycle) = (self.readiness, self.lifecycle);
+        Ok(Bound { addresses, source, readiness, metrics: self.shown, lifecycle, current })
+    }
+
+    fn watcher(
+        &self,
+        config: &Config,
+        client: &Arc<Client>,
+        current: &Current,
+        source: &Source,
+        clock: &Clock,
+        first_config: BlockReady,
+    ) -> Watcher {
+        let exposition = self.shown.with_registry(Exposition::register);
+        let applier = Applier {
+            current: current.clone(),
+            own_service: config.service.clone(),
+            source: source.clone(),
+            clock: clock.clone(),
+            environment: Environment { base_dir: config.base_dir.clone(), exposition },
+        };
+        Watcher {
+            client: Arc::clone(client),
+            instance: config.instance.clone(),
+            service: config.service.clone(),
+            applier,
+            current: current.clone(),
+            metrics: self.metrics.clone(),
+            first_config: Some(first_config),
+        }
+    }
+}
+
+impl Listeners {
+    /// The addresses bound, with their real ports.
+    pub const fn addresses(&self) -> Addresses {
+        self.sockets.addresses
+    }
+}
+
+impl Sockets {
+    fn listeners(self, source: &Source, clock: &Clock) -> Vec<Listener> {
+        let mutual = tls::server_config(source, clock.clone(), ClientAuth::Required, pool::ALPN);
+        let mut listeners = vec![
+            Listener { socket: self.inbound, direction: Direction::Inbound, tls: Some(mutual) },
+            Listener { socket: self.outbound, direction: Direction::Outbound, tls: None },
+        ];
+        listeners.extend(self.ingress.map(|socket| Listener { socket, direction: Direction::Ingress, tls: None }));
+        listeners
+    }
+}
+
+impl Bound {
+    /// Stops accepting, lets the requests under way end, and does what reports and logs still have to do.
+    ///
+    /// False when some request was not done within [`DRAIN_TIMEOUT`].
+    pub async fn drain(&self) -> bool {
+        let drained = self.lifecycle.drain(DRAIN_TIMEOUT).await;
+        self.current.applied().reports.close_all().await;
+        drained
+    }
+}
+
+async fn start_identity(config: &Config, clock: &Clock, frame: &Frame) -> anyhow::Result<Source> {
+    let metrics = frame.metrics.clone();
+    let client = identity::client::Config {
+        ca_address: config.ca.address,
+        ca_id: config.ca.id.clone(),
+        bundle: config.trust_bundle.clone(),
+        join_token: config.join_token.clone(),
+    };
+    let on_event = move |event: Event<'_>| match event {
+        Event::Attested(identity) | Event::Renewed(identity) => metrics.certified(&identity.svid),
+        Event::Failed { .. } => metrics.certificate_failed(),
+    };
+    identity::client::start(client, clock.clone(), &frame.lifecycle, on_event).await.context("no certificate can be had")
+}
+
+async fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| unbound(address, &error))
+}
+
+fn unbound(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{address}` can't be bound: {error}"))
+}
+
+#[cfg(test)]
+pub(crate) async fn build_with(config: Config, listeners: Listeners, clock: Clock, source: Source) -> anyhow::Result<Bound> {
+    let frame = Frame::new();
+    let first_config = frame.readiness.block("the first configuration from policyd");
+    frame.start(config, listeners.sockets, clock, source, first_config).await
+}

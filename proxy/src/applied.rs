@@ -1,0 +1,182 @@
+//! What policyd said last, made ready for use: replaced whole, never edited.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::Environment;
+use api::config::{self, Config, Exposure};
+use daemon::Clock;
+use identity::Source;
+use model::{AtomSet, FailMode, Revision};
+use tokio::sync::watch;
+
+use crate::endpoints::Service;
+use crate::limits::{LimitError, Limits};
+use crate::pool::Pool;
+use crate::report::{ReportError, Reports};
+
+/// How long a request waits for a configuration that it knows to be on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// One configuration, in use.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// As it came.
+    pub config: Config,
+    /// What this proxy enforces; nothing before policyd has sent it.
+    pub enforced: Option<Enforced>,
+    /// Every service of the mesh, by name.
+    pub services: HashMap<String, Arc<Service>>,
+    /// The limits that decisions may name.
+    pub limits: Limits,
+    /// The report rules that decisions may name.
+    pub reports: Reports,
+}
+
+/// How requests to this proxy's own service are decided on.
+#[derive(Clone, Debug)]
+pub(crate) struct Enforced {
+    /// The tests that decide.
+    pub atoms: AtomSet,
+    /// What happens when no decision can be had.
+    pub fail_mode: FailMode,
+    /// Who is told which policy denied a request.
+    pub exposure: Exposure,
+}
+
+/// Why a configuration can't be applied. The one before stays.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// A limit can't be enforced.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// A report handler can't be built.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+/// The configuration in use and the floor. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    applied: Arc<watch::Sender<Arc<Applied>>>,
+    floor: Arc<watch::Sender<Revision>>,
+}
+
+/// Puts configurations to use, one after the other.
+#[derive(Debug)]
+pub(crate) struct Applier {
+    /// What is in use.
+    pub current: Current,
+    /// The service that this proxy enforces for.
+    pub own_service: String,
+    /// This proxy's certificate, for connections to other sidecars.
+    pub source: Source,
+    /// The time, for the same.
+    pub clock: Clock,
+    /// What report handlers may use of this process.
+    pub environment: Environment,
+}
+
+impl Applier {
+    /// Uses `config` from now on, all of it, or nothing of it.
+    ///
+    /// # Errors
+    /// When a part of it can't be used. What was in use stays.
+    pub(crate) async fn apply(&self, config: Config) -> Result<(), ApplyError> {
+        let previous = self.current.applied();
+        let reports = previous.reports.next(&config, &self.environment).await?;
+        let connect = |service: &config::Service, address| {
+            Pool::to_sidecar(address, service.spiffe_ids.clone(), self.source.clone(), self.clock.clone())
+        };
+        self.current.replace(Applied::after(&previous, config, &self.own_service, reports, connect)?);
+        // Requests that began before may still report to handlers that end here: they drop such reports.
+        previous.reports.close_all_but(&self.current.applied().reports).await;
+        Ok(())
+    }
+}
+
+impl Applied {
+    /// What `config` makes of `previous`; whatever did not change keeps its state.
+    pub(crate) fn after(
+        previous: &Self,
+        config: Config,
+        own_service: &str,
+        reports: Reports,
+        connect: impl Fn(&config::Service, SocketAddr) -> Pool,
+    ) -> Result<Self, ApplyError> {
+        let limits = Limits::after(&previous.limits, &config.limits)?;
+        let enforced = config.services.iter().find(|service| service.name == own_service).and_then(|service| {
+            let atoms = service.atoms.clone()?;
+            Some(Enforced { atoms, fail_mode: service.fail_mode, exposure: service.denial_exposure })
+        });
+        let service = |service: &config::Service| {
+            let old_config = previous.config.services.iter().find(|old| old.name == service.name);
+            let previous = old_config.zip(previous.services.get(&service.name).map(Arc::as_ref));
+            let made = Service::from_config(service, previous, |address| connect(service, address));
+            (service.name.clone(), Arc::new(made))
+        };
+        let services = config.services.iter().map(service).collect();
+        Ok(Self { enforced, services, limits, reports, config })
+    }
+}
+
+impl Current {
+    /// Nothing is known yet.
+    pub(crate) fn nothing() -> Self {
+        Self { applied: Arc::default(), floor: Arc::default() }
+    }
+
+    /// The configuration now.
+    pub(crate) fn applied(&self) -> Arc<Applied> {
+        Arc::clone(&self.applied.borrow())
+    }
+
+    /// The oldest revision that may still be used.
+    pub(crate) fn floor(&self) -> Revision {
+        *self.floor.borrow()
+    }
+
+    /// Uses `applied` from now on, whose revision is the floor.
+    pub(crate) fn replace(&self, applied: Applied) {
+        // The floor first: nobody may meet the new configuration together with the old floor.
+        self.raise_floor(applied.config.revision);
+        self.applied.send_replace(Arc::new(applied));
+    }
+
+    /// Raises the floor to `revision`. Within one life of policyd it never sinks.
+    pub(crate) fn raise_floor(&self, revision: Revision) {
+        self.floor.send_if_modified(|floor| {
+            let raises = !floor.reaches(revision);
+            if raises {
+                *floor = revision;
+            }
+            raises
+        });
+    }
+
+    /// The configuration now, or one that is `wanted` and comes within a second.
+    pub(crate) async fn when(&self, wanted: impl Fn(&Applied) -> bool) -> Arc<Applied> {
+        let mut applied = self.applied.subscribe();
+        // Neither a timeout nor the end of the sender leaves anything better than what there is.
+        let _waited = tokio::time::timeout(ON_ITS_WAY, applied.wait_for(|applied| wanted(applied))).await;
+        self.applied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_never_sinks_within_an_epoch() {
+        let at = |epoch, number| Revision { epoch, number };
+        let current = Current::nothing();
+        let table = [(at(1, 3), at(1, 3)), (at(1, 2), at(1, 3)), (at(1, 4), at(1, 4)), (at(2, 1), at(2, 1))];
+        for (raise, floor) in table {
+            current.raise_floor(raise);
+            assert_eq!(current.floor(), floor);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A proxy's configuration file, read twice: its shape by serde, then its meaning, all mistakes at once.
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use daemon::config_file;
+use daemon::{Finding, Findings};
+use identity::TrustBundle;
+use model::TrustDomain;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+pub use crate::access_log::Destination as AccessLogDestination;
+pub use crate::policy_client::Address;
+
+/// What a proxy needs to know before it starts. Everything else it learns from policyd.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This instance's name, such as `reviews-v1`: for logs and policyd.
+    pub instance: String,
+    /// The service that the application provides, by its name in the bundle.
+    pub service: String,
+    /// For other sidecars.
+    pub inbound: SocketAddr,
+    /// For the application; it authenticates nobody, so it belongs on a loopback address.
+    pub outbound: SocketAddr,
+    /// For callers from outside the mesh, in the clear.
+    pub ingress: Option<SocketAddr>,
+    /// For operators.
+    pub admin: SocketAddr,
+    /// The application behind this proxy, `host:port`.
+    pub application: String,
+    /// Where policyd is.
+    pub policyd: Address,
+    /// Where the CA is.
+    pub ca: Address,
+    /// The roots trusted at first; later ones come from the CA.
+    pub trust_bundle: TrustBundle,
+    /// Says who this workload is, to the CA. Good for one use.
+    pub join_token: String,
+    /// Where the access log goes.
+    pub access_log: AccessLogDestination,
+    /// Where relative file names of report handlers start.
+    pub base_dir: PathBuf,
+}
+
+/// The longest join token, in bytes.
+const JOIN_TOKEN_MAX: usize = 4096;
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    instance: Spanned<String>,
+    service: Spanned<String>,
+    inbound: Option<Spanned<String>>,
+    outbound: Spanned<String>,
+    ingress: Option<Spanned<String>>,
+    admin: Option<Spanned<String>>,
+    application: Spanned<String>,
+    policyd: RawAddress,
+    ca: RawAddress,
+    trust_domain: Spanned<String>,
+    trust_bundle: Spanned<PathBuf>,
+    join_token: Option<Spanned<String>>,
+    join_token_file: Option<Spanned<PathBuf>>,
+    access_log: Option<String>,
+    report_files: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAddress {
+    address: Spanned<String>,
+    id: Spanned<String>,
+}
+
+/// Turns raw values into what they mean, and notes each that has no meaning.
+struct Reader<'a> {
+    file: &'a str,
+    source: &'a str,
+    /// Where relative paths start: the file's folder.
+    folder: &'a Path,
+    findings: Findings,
+}
+
+impl Config {
+    /// Reads the YAML file at `path`, and the files that it names.
+    ///
+    /// # Errors
+    /// All mistakes, each with its place.
+    pub fn load(path: &Path) -> Result<Self, Findings> {
+        let file = path.display().to_string();
+        let source = config_file::read(path, &file)?;
+        let raw: RawConfig = config_file::parse(&file, &source)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut reader = Reader { file: &file, source: &source, folder, findings: Findings::new() };
+        reader.findings.add_source(file.clone(), source.as_str());
+        match reader.config(raw) {
+            Some(config) if reader.findings.is_empty() => Ok(config),
+            _ => Err(reader.findings),
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Nothing when some part has no meaning, which was noted then.
+    fn config(&mut self, raw: RawConfig) -> Option<Config> {
+        let instance = self.name(raw.instance);
+        let service = self.name(raw.service);
+        let inbound = raw.inbound.map_or(Some(ANY_PORT), |value| self.socket(&value));
+        let outbound = self.socket(&raw.outbound);
+        let ingress = raw.ingress.map(|value| self.socket(&value));
+        let admin = raw.admin.map_or(Some(ANY_PORT), |value| self.socket(&value));
+        let application = self.application(raw.application);
+        let policyd = self.address(&raw.policyd);
+        let ca = self.address(&raw.ca);
+        let trust_bundle = self.trust_bundle(&raw.trust_domain, &raw.trust_bundle);
+        let join_token = self.join_token(raw.join_token, raw.join_token_file);
+        Some(Config {
+            instance: instance?,
+            service: service?,
+            inbound: inbound?,
+            outbound: outbound?,
+            ingress: match ingress {
+                Some(address) => Some(address?),
+                None => None,
+            },
+            admin: admin?,
+            application: application?,
+            policyd: policyd?,
+            ca: ca?,
+            trust_bundle: trust_bundle?,
+            join_token: join_token?,
+            access_log: match raw.access_log.as_deref() {
+                None | Some("stdout") => AccessLogDestination::Stdout,
+                Some("off") => AccessLogDestination::Off,
+                Some(path) => AccessLogDestination::File(self.folder.join(path)),
+            },
+            base_dir: raw.report_files.map_or_else(|| self.folder.to_owned(), |path| self.folder.join(path)),
+        })
+    }
+
+    fn name(&mut self, value: Spanned<String>) -> Option<String> {
+        if value.value.is_empty() {
+            return self.wrong(&value, "a name must not be empty");
+        }
+        Some(value.value)
+    }
+
+    fn socket(&mut self, value: &Spanned<String>) -> Option<SocketAddr> {
+        match value.value.parse() {
+            Ok(address) => Some(address),
+            Err(_) => self.wrong(value, format!("`{}` is not an IP address with a port, such as `127.0.0.1:8080`", value.value)),
+        }
+    }
+
+    fn application(&mut self, value: Spanned<String>) -> Option<String> {
+        let port = value.value.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port)?.parse::<u16>().ok());
+        match port {
+            Some(1..) => Some(value.value),
+            _ => self.wrong(&value, format!("`{}` is not a host with a port, such as `127.0.0.1:9080`", value.value)),
+        }
+    }
+
+    fn address(&mut self, raw: &RawAddress) -> Option<Address> {
+        let (address, id) = (self.socket(&raw.address), self.parsed(&raw.id, "a SPIFFE ID"));
+        Some(Address { address: address?, id: id? })
+    }
+
+    fn trust_bundle(&mut self, domain: &Spanned<String>, path: &Spanned<PathBuf>) -> Option<TrustBundle> {
+        let domain: TrustDomain = self.parsed(domain, "a trust domain")?;
+        match TrustBundle::load(domain, &self.folder.join(&path.value)) {
+            Ok(bundle) => Some(bundle),
+            Err(error) => self.wrong(path, format!("`{}` can't be used: {:#}", path.value.display(), anyhow::Error::from(error))),
+        }
+    }
+
+    fn join_token(&mut self, token: Option<Spanned<String>>, file: Option<Spanned<PathBuf>>) -> Option<String> {
+        match (token, file) {
+            (Some(token), None) if token.value.is_empty() || token.value.len() > JOIN_TOKEN_MAX => {
+                self.wrong(&token, format!("a join token has 1 to {JOIN_TOKEN_MAX} bytes"))
+            }
+            (Some(token), None) => Some(token.value),
+            (None, Some(path)) => {
+                let name = path.value.display().to_string();
+                match config_file::read(&self.folder.join(&path.value), &name).map(|text| text.trim().to_owned()) {
+                    Ok(token) if !token.is_empty() && token.len() <= JOIN_TOKEN_MAX => Some(token),
+                    Ok(_) => self.wrong(&path, format!("`{name}` does not hold a join token of 1 to {JOIN_TOKEN_MAX} bytes")),
+                    Err(findings) => {
+                        self.findings.merge(findings);
+                        None
+                    }
+                }
+            }
+            (Some(token), Some(_)) => self.wrong(&token, "`join_token` and `join_token_file` exclude each other"),
+            (None, None) => {
+                let finding = Finding::in_file(self.file, "neither `join_token` nor `join_token_file` is given");
+                self.findings.push(finding.with_help("`tidegate ca token` makes one"));
+                None
+            }
+        }
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, value: &Spanned<String>, what: &str) -> Option<T> {
+        match value.value.parse() {
+            Ok(parsed) => Some(parsed),
+            Err(error) => self.wrong(value, format!("`{}` is not {what}: {error}", value.value)),
+        }
+    }
+
+    fn wrong<T, V>(&mut self, value: &Spanned<V>, message: impl Into<String>) -> Option<T> {
+        let span = config_file::span_of(value, self.source);
+        self.findings.push(Finding::at(self.file, self.source, span, message));
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

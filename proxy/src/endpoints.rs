@@ -1,0 +1,218 @@
+//! Which instance of a service gets the next request.
+//!
+//! Round robin over those that are well. One that can't be reached is left out for a while, twice as long
+//! each time; when none is well, the one left out longest ago is tried anyway, for a guess is better than a
+//! refusal.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use api::config;
+use tokio::time::Instant;
+
+use crate::pool::Pool;
+
+/// How long an endpoint is left out after its first failure.
+const EJECTION_MIN: Duration = Duration::from_secs(1);
+/// The longest it is left out.
+const EJECTION_MAX: Duration = Duration::from_secs(30);
+
+/// A service as callers see it.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Its name.
+    pub name: String,
+    /// How long a response's head may take, connects and retries included.
+    pub timeout: Duration,
+    /// Its instances.
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Whose turn it is. Outlives changes of the configuration, and is one for all connections.
+    turn: Arc<AtomicUsize>,
+}
+
+/// One instance.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// The instance's name.
+    pub instance: String,
+    /// Where it listens.
+    pub address: String,
+    /// Connections to it.
+    pub pool: Arc<Pool>,
+    health: Mutex<Health>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    failures: u32,
+    ejected: Option<Ejected>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ejected {
+    at: Instant,
+    until: Instant,
+}
+
+impl Service {
+    /// The application behind this proxy: a service with one instance.
+    pub(crate) fn application(instance: String, address: String, timeout: Duration) -> Self {
+        let pool = Arc::new(Pool::to_application(address.clone()));
+        let endpoint = Endpoint { instance, address, pool, health: Mutex::default() };
+        Self { name: "application".to_owned(), timeout, endpoints: vec![Arc::new(endpoint)], turn: Arc::default() }
+    }
+
+    /// The service of `config`. What `previous`, its state so far, knows of endpoints that stay is kept, unless
+    /// the identities they may have changed: connections were made under the old ones.
+    pub(crate) fn from_config(
+        config: &config::Service,
+        previous: Option<(&config::Service, &Self)>,
+        connect: impl Fn(SocketAddr) -> Pool,
+    ) -> Self {
+        let kept: HashMap<&config::Endpoint, &Arc<Endpoint>> = match previous {
+            Some((old, service)) if old.spiffe_ids == config.spiffe_ids => {
+                old.endpoints.iter().zip(&service.endpoints).collect()
+            }
+            _ => HashMap::new(),
+        };
+        let endpoint = |endpoint: &config::Endpoint| match kept.get(endpoint) {
+            Some(kept) => Arc::clone(kept),
+            None => Arc::new(Endpoint {
+                instance: endpoint.instance.clone(),
+                address: endpoint.address.to_string(),
+                pool: Arc::new(connect(endpoint.address)),
+                health: Mutex::default(),
+            }),
+        };
+        Self {
+            name: config.name.clone(),
+            timeout: config.timeout,
+            endpoints: config.endpoints.iter().map(endpoint).collect(),
+            turn: previous.map(|(_, service)| Arc::clone(&service.turn)).unwrap_or_default(),
+        }
+    }
+
+    /// All endpoints in the order in which one request should try them at `now`.
+    ///
+    /// Those that are well come first, starting with the one whose turn it is.
+    pub(crate) fn candidates(&self, now: Instant) -> Vec<Arc<Endpoint>> {
+        let (mut well, mut ejected) = (Vec::new(), Vec::new());
+        for endpoint in &self.endpoints {
+            match endpoint.health().ejected.filter(|ejected| now < ejected.until) {
+                None => well.push(Arc::clone(endpoint)),
+                Some(state) => ejected.push((state.at, Arc::clone(endpoint))),
+            }
+        }
+        if !well.is_empty() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let start = turn % well.len();
+            well.rotate_left(start);
+        }
+        ejected.sort_by_key(|(at, _)| *at);
+        well.extend(ejected.into_iter().map(|(_, endpoint)| endpoint));
+        well
+    }
+}
+
+impl Endpoint {
+    /// It could not be reached: it is left out from `now`.
+    pub(crate) fn failed(&self, now: Instant) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        // Requests that were on their way together count as one failure.
+        if health.ejected.is_none_or(|ejected| ejected.until <= now) {
+            let backoff = EJECTION_MIN.saturating_mul(1 << health.failures.min(10)).min(EJECTION_MAX);
+            health.failures = health.failures.saturating_add(1);
+            health.ejected = Some(Ejected { at: now, until: now + backoff });
+        }
+    }
+
+    /// It was reached.
+    pub(crate) fn succeeded(&self) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if health.failures > 0 {
+            *health = Health::default();
+        }
+    }
+
+    fn health(&self) -> Health {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(instances: &[&str], account: &str) -> config::Service {
+        let endpoint = |instance: &&str| config::Endpoint {
+            instance: (*instance).to_owned(),
+            version: String::new(),
+            address: "127.0.0.1:1".parse().unwrap(),
+        };
+        config::Service {
+            name: "reviews".into(),
+            spiffe_ids: vec![format!("spiffe://a/ns/b/sa/{account}").parse().unwrap()],
+            endpoints: instances.iter().map(endpoint).collect(),
+            timeout: Duration::from_secs(1),
+            fail_mode: model::FailMode::Closed,
+            denial_exposure: config::Exposure::Mesh,
+            atoms: None,
+        }
+    }
+
+    fn service(config: &config::Service, previous: Option<(&config::Service, &Service)>) -> Service {
+        Service::from_config(config, previous, |address| Pool::to_application(address.to_string()))
+    }
+
+    fn order(service: &Service, now: Instant) -> String {
+        service.candidates(now).iter().map(|endpoint| endpoint.instance.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn each_request_starts_with_the_next_endpoint() {
+        let now = Instant::now();
+        let one = config(&["1", "2", "3"], "x");
+        let first = service(&one, None);
+        assert_eq!([order(&first, now), order(&first, now), order(&first, now), order(&first, now)], ["123", "231", "312", "123"]);
+        let second = service(&one, Some((&one, &first)));
+        assert_eq!(order(&second, now), "231", "a new configuration does not start over");
+        assert_eq!(order(&service(&config(&[], "x"), None), now), "");
+    }
+
+    #[tokio::test]
+    async fn the_sick_come_last_and_recover_with_time() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let service = service(&config(&["1", "2"], "x"), None);
+        let (one, two) = (Arc::clone(&service.endpoints[0]), Arc::clone(&service.endpoints[1]));
+        two.failed(now);
+        two.failed(now);
+        assert_eq!([order(&service, now), order(&service, now)], ["12", "12"]);
+        one.failed(now + second / 2);
+        assert_eq!(order(&service, now + second / 2), "21", "the one left out longest ago");
+        assert_eq!(order(&service, now + second), "21", "two is back, one is not");
+        two.failed(now + second);
+        assert_eq!(order(&service, now + 2 * second), "12", "the second time takes twice as long");
+        two.succeeded();
+        assert_eq!([order(&service, now + 2 * second), order(&service, now + 2 * second)], ["21", "12"]);
+        for failure in 0..40u32 {
+            one.failed(now + failure * 2 * EJECTION_MAX);
+        }
+        assert_eq!(one.health().ejected.unwrap().until, now + 39 * 2 * EJECTION_MAX + EJECTION_MAX);
+    }
+
+    #[tokio::test]
+    async fn connections_are_kept_only_under_the_same_identities() {
+        let old = config(&["1", "2"], "x");
+        let first = service(&old, None);
+        let kept = |config: &config::Service| {
+            let next = service(config, Some((&old, &first)));
+            next.endpoints.iter().map(|new| first.endpoints.iter().any(|old| Arc::ptr_eq(&old.pool, &new.pool))).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&config(&["2", "3"], "x")), [true, false]);
+        assert_eq!(kept(&config(&["1", "2"], "y")), [false, false]);
+    }
+}

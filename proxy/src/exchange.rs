@@ -1,0 +1,197 @@
+//! What is remembered of one request, for metrics, the access log and reports.
+//!
+//! The record travels with the response's body: when the body has ended, or was given up, the record is
+//! dropped, and what came of the request is told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use daemon::Clock;
+use http::StatusCode;
+use jiff::Timestamp;
+use model::{Attributes, Principal, ResponseFacts, Verdict};
+use tokio::time::Instant;
+
+use crate::access_log::{AccessLog, Line};
+use crate::applied::Current;
+use crate::check::Checked;
+use crate::endpoints::Endpoint;
+use crate::headers::Ids;
+use crate::metrics::Metrics;
+
+/// nginx's status for a caller that went away before the response: only in logs and metrics.
+const CALLER_GONE: u16 = 499;
+
+/// Which way a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From another sidecar to the application.
+    Inbound,
+    /// From the application to a service of the mesh.
+    Outbound,
+    /// From outside the mesh to the application.
+    Ingress,
+}
+
+impl Direction {
+    /// The direction's name in logs and metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
+/// Who is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Observers {
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub access_log: AccessLog,
+    pub current: Current,
+}
+
+/// One request so far.
+#[derive(Debug)]
+pub(crate) struct Record {
+    observers: Arc<Observers>,
+    started: Instant,
+    /// When its head was read.
+    pub arrived: Timestamp,
+    pub direction: Direction,
+    pub ids: Ids,
+    pub principal: Principal,
+    /// The service called; empty while it is not known to be one.
+    pub service: String,
+    pub method: String,
+    pub path: String,
+    /// For requests that are decided on.
+    pub attributes: Option<Attributes>,
+    pub checked: Option<Checked>,
+    decision_time: Option<Duration>,
+    /// Whether a limit refused it.
+    pub limited: bool,
+    pub upstream: Option<Arc<Endpoint>>,
+    pub status: u16,
+    pub error: Option<&'static str>,
+    pub request_bytes: Arc<AtomicU64>,
+    pub response_bytes: Arc<AtomicU64>,
+    complete: bool,
+}
+
+impl Record {
+    /// A request that arrives now.
+    pub(crate) fn begin(observers: &Arc<Observers>, direction: Direction, principal: Principal, ids: Ids) -> Self {
+        Self {
+            started: Instant::now(),
+            arrived: observers.clock.now(),
+            observers: Arc::clone(observers),
+            direction,
+            ids,
+            principal,
+            service: String::new(),
+            method: String::new(),
+            path: String::new(),
+            attributes: None,
+            checked: None,
+            decision_time: None,
+            limited: false,
+            upstream: None,
+            status: CALLER_GONE,
+            error: None,
+            request_bytes: Arc::default(),
+            response_bytes: Arc::default(),
+            complete: false,
+        }
+    }
+
+    /// A decision was had; `asked` is when it was asked for.
+    pub(crate) fn decided(&mut self, checked: &Checked, asked: Instant, cached: usize) {
+        self.decision_time = Some(asked.elapsed());
+        self.checked = Some(checked.clone());
+        self.observers.metrics.decided(verdict_name(checked.decision.verdict), checked.source, cached);
+    }
+
+    /// The response's head is ready.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
+    }
+
+    /// The response's body was passed on to its end.
+    pub(crate) const fn completed(&mut self) {
+        self.complete = true;
+    }
+
+    fn verdict(&self) -> Option<&'static str> {
+        let checked = self.checked.as_ref()?;
+        Some(if self.limited { "limited" } else { verdict_name(checked.decision.verdict) })
+    }
+
+    fn log(&self, duration: Duration) {
+        let decision = self.checked.as_ref().map(|checked| checked.decision.as_ref());
+        let upstream = self.upstream.as_deref();
+        self.observers.access_log.log(&Line {
+            ts: self.arrived.to_string(),
+            direction: self.direction.as_str(),
+            trace_id: &self.ids.trace_id,
+            request_id: &self.ids.request_id,
+            principal: self.principal.as_str(),
+            service: &self.service,
+            method: &self.method,
+            path: &self.path,
+            status: self.status,
+            complete: self.complete,
+            error: self.error,
+            verdict: self.verdict(),
+            decision_source: self.checked.as_ref().map(|checked| checked.source.as_str()),
+            reasons: decision.map_or(&[], |decision| &decision.reasons),
+            message: decision.map_or("", |decision| &decision.message),
+            revision: decision.map(|decision| decision.revision.to_string()),
+            limits: decision.map_or(&[], |decision| &decision.limits),
+            upstream_instance: upstream.map(|endpoint| endpoint.instance.as_str()),
+            upstream_address: upstream.map(|endpoint| endpoint.address.as_str()),
+            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes.load(Ordering::Relaxed),
+            duration_us: micros(duration),
+            decision_us: self.decision_time.map(micros),
+        });
+    }
+
+    fn report(&self, duration: Duration) {
+        let (Some(attributes), Some(checked), Some(verdict)) = (&self.attributes, &self.checked, self.verdict()) else {
+            return;
+        };
+        let facts = ResponseFacts {
+            code: self.status,
+            duration_ms: micros(duration) / 1000,
+            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes.load(Ordering::Relaxed),
+            verdict,
+        };
+        self.observers.current.applied().reports.fire(&checked.decision.rules, attributes, &facts);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        // A stranger's words are no label: what is not known to be a service has none.
+        self.observers.metrics.answered(self.direction.as_str(), &self.service, self.status, duration.as_secs_f64());
+        self.log(duration);
+        self.report(duration);
+    }
+}
+
+const fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Deny => "deny",
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

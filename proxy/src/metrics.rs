@@ -1,0 +1,189 @@
+//! What this proxy counts.
+
+use std::fmt;
+
+use identity::Svid;
+use model::Revision;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::check::Source;
+
+/// Every metric of a proxy; clones count together.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram>,
+    decisions: Family<DecisionLabels, Counter>,
+    limit_outcomes: Family<LimitLabels, Counter>,
+    ejections: Family<EndpointLabels, Counter>,
+    renewals: Family<OutcomeLabels, Counter>,
+    open_connections: Family<DirectionLabels, Gauge>,
+    cache_entries: Gauge,
+    certificate_expiry: Gauge,
+    policyd_connected: Gauge,
+    config_revision: Gauge,
+    dropped_log_lines: Counter,
+}
+
+/// Keeps a connection counted as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Gauge);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    direction: &'static str,
+    service: String,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DurationLabels {
+    direction: &'static str,
+    service: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    verdict: &'static str,
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    service: String,
+    instance: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
+}
+
+impl Metrics {
+    /// Metrics that are shown by `shown`.
+    pub(crate) fn new(shown: &daemon::metrics::Metrics) -> Self {
+        let durations = Family::new_with_constructor(new_histogram as fn() -> Histogram);
+        let metrics = Self {
+            requests: Family::default(),
+            durations,
+            decisions: Family::default(),
+            limit_outcomes: Family::default(),
+            ejections: Family::default(),
+            renewals: Family::default(),
+            open_connections: Family::default(),
+            cache_entries: Gauge::default(),
+            certificate_expiry: Gauge::default(),
+            policyd_connected: Gauge::default(),
+            config_revision: Gauge::default(),
+            dropped_log_lines: Counter::default(),
+        };
+        metrics.register(shown);
+        metrics
+    }
+
+    fn register(&self, shown: &daemon::metrics::Metrics) {
+        shown.with_registry(|all| {
+            let all = all.sub_registry_with_prefix("tidegate");
+            all.register("requests", "Requests answered", self.requests.clone());
+            all.register("request_duration_seconds", "From a request's head to its response's end", self.durations.clone());
+            all.register("decisions", "Decisions enforced", self.decisions.clone());
+            all.register("limit_outcomes", "Requests charged to a limit", self.limit_outcomes.clone());
+            all.register("upstream_ejections", "Times an endpoint was left out", self.ejections.clone());
+            all.register("certificate_renewals", "Tries to get the next certificate", self.renewals.clone());
+            all.register("open_connections", "Connections accepted and open", self.open_connections.clone());
+            all.register("decision_cache_entries", "Cached decisions", self.cache_entries.clone());
+            all.register("certificate_expiry_timestamp_seconds", "When the certificate ends", self.certificate_expiry.clone());
+            all.register("policyd_connected", "1 while policyd's stream is open", self.policyd_connected.clone());
+            all.register("config_revision", "Number of the configuration in use", self.config_revision.clone());
+            all.register("dropped_log_lines", "Access log lines lost for want of room", self.dropped_log_lines.clone());
+        });
+    }
+
+    /// A response has ended.
+    pub(crate) fn answered(&self, direction: &'static str, service: &str, code: u16, seconds: f64) {
+        self.requests.get_or_create(&RequestLabels { direction, service: service.to_owned(), code }).inc();
+        self.durations.get_or_create(&DurationLabels { direction, service: service.to_owned() }).observe(seconds);
+    }
+
+    /// A decision was enforced; the cache has `cached` entries.
+    pub(crate) fn decided(&self, verdict: &'static str, source: Source, cached: usize) {
+        self.decisions.get_or_create(&DecisionLabels { verdict, source: source.as_str() }).inc();
+        self.cache_entries.set(i64::try_from(cached).unwrap_or(i64::MAX));
+    }
+
+    /// A request was charged to `limit`: `allowed`, `limited` or `unavailable`.
+    pub(crate) fn charged(&self, limit: &str, outcome: &'static str) {
+        self.limit_outcomes.get_or_create(&LimitLabels { limit: limit.to_owned(), outcome }).inc();
+    }
+
+    /// An endpoint is left out for a while.
+    pub(crate) fn ejected(&self, service: &str, instance: &str) {
+        let labels = EndpointLabels { service: service.to_owned(), instance: instance.to_owned() };
+        self.ejections.get_or_create(&labels).inc();
+    }
+
+    /// A certificate came.
+    pub(crate) fn certified(&self, svid: &Svid) {
+        self.renewals.get_or_create(&OutcomeLabels { outcome: "ok" }).inc();
+        self.certificate_expiry.set(svid.not_after.as_second());
+    }
+
+    /// A certificate did not come.
+    pub(crate) fn certificate_failed(&self) {
+        self.renewals.get_or_create(&OutcomeLabels { outcome: "failed" }).inc();
+    }
+
+    /// The stream from policyd was opened or has ended.
+    pub(crate) fn policyd_connected(&self, connected: bool) {
+        self.policyd_connected.set(connected.into());
+    }
+
+    /// A configuration is in use.
+    pub(crate) fn configured(&self, revision: Revision) {
+        self.config_revision.set(i64::try_from(revision.number).unwrap_or(i64::MAX));
+    }
+
+    /// An access log line was dropped.
+    pub(crate) fn dropped_log_line(&self) {
+        self.dropped_log_lines.inc();
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn connection_opened(&self, direction: &'static str) -> OpenConnection {
+        let gauge = self.open_connections.get_or_create(&DirectionLabels { direction }).clone();
+        gauge.inc();
+        OpenConnection(gauge)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// From half a millisecond to 16 seconds.
+fn new_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.0005, 2.0, 16))
+}

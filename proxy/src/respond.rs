@@ -1,0 +1,198 @@
+//! Every answer that this proxy gives itself, instead of an upstream.
+//!
+//! A small JSON object with a stable `error` code, words for people, and the request's id to find it by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::config::Exposure;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use model::{Decision, Principal};
+use serde::Serialize;
+
+use crate::body::{self, Body};
+use crate::framing::Malformed;
+use crate::headers;
+use crate::limits::Balance;
+use crate::path::PathError;
+use crate::upstream::UpstreamError;
+
+/// draft-ietf-httpapi-ratelimit-headers
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Why a request gets no answer from its upstream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Its head is malformed.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// Its target has no single reading.
+    #[error("{0}")]
+    Path(#[from] PathError),
+    /// Policies deny it.
+    #[error("{}", denied_message(.0))]
+    Denied(Arc<Decision>),
+    /// No decision could be had, and the fail mode is closed.
+    #[error("no policy decision can be had: {0}")]
+    PolicyUnavailable(String),
+    /// It is over a limit.
+    #[error("over the limit `{}`: {} per {:?}", .0.limit.name, .0.limit.rate.count, .0.limit.rate.window)]
+    Limited(Balance),
+    /// A limit could not be asked, and its fail mode is closed.
+    #[error("the limit `{limit}` can't be checked: {why}")]
+    LimitUnavailable {
+        /// The limit.
+        limit: String,
+        /// Why.
+        why: String,
+    },
+    /// No service has the host's name.
+    #[error("no service of the mesh is called `{0}`")]
+    NoSuchService(String),
+    /// policyd has not said yet which services there are.
+    #[error("the services of the mesh are not known yet")]
+    NoConfig,
+    /// The upstream gave no answer.
+    #[error("{0}")]
+    Upstream(#[from] UpstreamError),
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    error: &'a str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a [String]>,
+    request_id: &'a str,
+}
+
+impl Refusal {
+    /// The code that programs read.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(Malformed::Connect) => "method_not_allowed",
+            Self::Malformed(Malformed::TargetTooLong) => "uri_too_long",
+            Self::Malformed(Malformed::HeadTooLarge) => "headers_too_large",
+            Self::Malformed(Malformed::HeadTimeout) => "request_timeout",
+            Self::Malformed(_) | Self::Path(_) => "bad_request",
+            Self::Denied(_) => "denied",
+            Self::PolicyUnavailable(_) => "policy_unavailable",
+            Self::Limited(_) => "limited",
+            Self::LimitUnavailable { .. } => "limit_unavailable",
+            Self::NoSuchService(_) => "no_such_service",
+            Self::NoConfig => "not_ready",
+            Self::Upstream(UpstreamError::NoneHealthy { .. }) => "no_healthy_upstream",
+            Self::Upstream(UpstreamError::Timeout { .. }) => "upstream_timeout",
+            Self::Upstream(UpstreamError::Failed { .. } | UpstreamError::Unexpected { .. }) => "upstream_failed",
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(malformed) => malformed.status(),
+            Self::Path(_) => StatusCode::BAD_REQUEST,
+            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoSuchService(_) => StatusCode::NOT_FOUND,
+            Self::PolicyUnavailable(_)
+            | Self::LimitUnavailable { .. }
+            | Self::NoConfig
+            | Self::Upstream(UpstreamError::NoneHealthy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(UpstreamError::Timeout { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream(UpstreamError::Failed { .. } | UpstreamError::Unexpected { .. }) => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+/// Whether a denied caller is told which policy denied it.
+pub(crate) const fn shows_policy(exposure: Exposure, caller: &Principal) -> bool {
+    match exposure {
+        Exposure::None => false,
+        Exposure::Mesh => matches!(caller, Principal::Workload(_)),
+        Exposure::All => true,
+    }
+}
+
+/// The response to a request that is refused.
+pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) -> Response<Body> {
+    let reasons = match refusal {
+        Refusal::Denied(decision) if shows_policy => Some(decision.reasons.as_slice()),
+        _ => None,
+    };
+    // Whoever is not told the policy is not told its words either.
+    let message = match refusal {
+        Refusal::Denied(_) if !shows_policy => "the request is not allowed".to_owned(),
+        refusal => refusal.to_string(),
+    };
+    let json = Json { error: refusal.code(), message, policy: reasons, request_id };
+    let text = serde_json::to_vec(&json).unwrap_or_default();
+    let mut response = Response::new(body::full(text));
+    *response.status_mut() = refusal.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(reasons) = reasons {
+        let named = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+        headers::set(headers, &headers::POLICY, &named);
+    }
+    match refusal {
+        Refusal::Limited(over) => {
+            headers.insert(header::RETRY_AFTER, seconds(over.retry_after).into());
+            set_rate_limit(headers, std::slice::from_ref(over));
+        }
+        Refusal::Malformed(_) => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Tells the caller how much of its limits is left; nothing when it was charged to none.
+pub(crate) fn set_rate_limit(headers: &mut HeaderMap, balances: &[Balance]) {
+    if balances.is_empty() {
+        return;
+    }
+    let list = |item: fn(&Balance) -> String| balances.iter().map(item).collect::<Vec<_>>().join(", ");
+    let policy = list(|balance| {
+        let rate = balance.limit.rate;
+        format!("{};q={};w={}", quoted(&balance.limit.name), rate.count, seconds(rate.window))
+    });
+    let state = list(|balance| {
+        let wait = if balance.remaining == 0 && !balance.retry_after.is_zero() { balance.retry_after } else { balance.reset };
+        format!("{};r={};t={}", quoted(&balance.limit.name), balance.remaining, wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+    });
+    headers::set(headers, &RATE_LIMIT_POLICY, &policy);
+    headers::set(headers, &RATE_LIMIT, &state);
+}
+
+/// Whole seconds, rounded up, at least one.
+fn seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+/// A structured field's string (RFC 9651 3.3.3), which holds visible ASCII only.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn denied_message(decision: &Decision) -> &str {
+    match (decision.message.as_str(), decision.reasons.as_slice()) {
+        ("", []) => "no policy permits this request",
+        ("", _) => "a policy forbids this request",
+        (message, _) => message,
+    }
+}
+
+#[cfg(test)]
+mod tests;

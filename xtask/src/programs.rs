@@ -1,0 +1,165 @@
+//! The programs that tests use beyond Rust, and how to get them on Debian.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// A program that some test runs.
+struct Program {
+    name: &'static str,
+    why: &'static str,
+    /// The Debian package that has it.
+    package: &'static str,
+    how: How,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// With apt-get, as root.
+    Install,
+    /// Its package would start a daemon when installed, so it is only unpacked, into a folder of ours.
+    Unpack,
+}
+
+const PROGRAMS: [Program; 3] = [
+    Program {
+        name: "promtool",
+        why: "checks every /metrics page as Prometheus would",
+        package: "prometheus",
+        how: How::Unpack,
+    },
+    Program {
+        name: "chromium",
+        why: "opens the product page as a user would",
+        package: "chromium",
+        how: How::Install,
+    },
+    Program {
+        name: "curl",
+        why: "runs the lines that `tidegate up` and the README tell users to try",
+        package: "curl",
+        how: How::Install,
+    },
+];
+
+/// Where programs are looked for: in `unpacked`, then where they always are.
+pub(crate) fn search_path(unpacked: &Path) -> Result<OsString> {
+    let usual = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(unpacked.join("usr/bin")).chain(env::split_paths(&usual));
+    env::join_paths(folders)
+        .with_context(|| format!("`{}` can't be searched for programs", unpacked.display()))
+}
+
+/// Installs or unpacks what is missing. What can't be had is told of, and is no error: tests do without.
+pub(crate) fn install_missing(unpacked: &Path) {
+    let Ok(path) = search_path(unpacked) else { return };
+    let missing: Vec<&Program> = PROGRAMS.iter().filter(|program| !is_in(&path, program.name)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    for program in &missing {
+        println!(
+            "`{}` is missing: it {}. Debian has it in `{}`.",
+            program.name, program.why, program.package
+        );
+    }
+    let as_root = as_root();
+    if let Some(as_root) = as_root
+        && let Err(error) = run(as_root, "apt-get", &["update", "--quiet"])
+    {
+        println!("Debian's list of packages can't be updated: {error:#}");
+    }
+    for program in missing {
+        let got = match program.how {
+            How::Unpack => unpack(program.package, unpacked),
+            How::Install => install(as_root, program.package),
+        };
+        if let Err(error) = got {
+            println!("going on without `{}`: {error:#}", program.name);
+        }
+    }
+}
+
+fn install(as_root: Option<&[&str]>, package: &str) -> Result<()> {
+    let arguments = ["install", "--yes", "--quiet", "--no-install-recommends", package];
+    match as_root {
+        Some(as_root) => run(as_root, "apt-get", &arguments),
+        None => {
+            bail!("only root can install it; run `sudo apt-get install --no-install-recommends {package}`")
+        }
+    }
+}
+
+/// Needs no root, but Debian's list of packages.
+fn unpack(package: &str, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    // apt's own user must be able to write here when apt is run by root.
+    let downloaded = tempfile::tempdir()?;
+    let status = Command::new("apt-get")
+        .args(["download", "--quiet", "-o", "APT::Sandbox::User=root", package])
+        .current_dir(downloaded.path())
+        .status()
+        .context("apt-get can't be run")?;
+    if !status.success() {
+        bail!("it can't be downloaded; run `sudo apt-get update` and try again");
+    }
+    for entry in fs::read_dir(downloaded.path())? {
+        let file = entry?.path();
+        run(&[], "dpkg-deb", &["--extract", &file.display().to_string(), &folder.display().to_string()])?;
+    }
+    Ok(())
+}
+
+/// What to put before a command that only root may run; nothing if we can't be root without asking.
+fn as_root() -> Option<&'static [&'static str]> {
+    let succeeds = |command: &mut Command| {
+        let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        silent.status().is_ok_and(|status| status.success())
+    };
+    let we_are =
+        Command::new("id").arg("--user").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    if we_are {
+        return Some(&[]);
+    }
+    // -n: it fails where it would ask for a password.
+    succeeds(Command::new("sudo").args(["-n", "true"])).then_some(&["sudo", "-n"])
+}
+
+fn run(before: &[&str], program: &str, arguments: &[&str]) -> Result<()> {
+    let line: Vec<&str> = before.iter().chain(&[program]).chain(arguments).copied().collect();
+    println!("$ {}", line.join(" "));
+    let Some((first, rest)) = line.split_first() else { return Ok(()) };
+    let status = Command::new(first)
+        .args(rest)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status()
+        .with_context(|| format!("`{first}` can't be run"))?;
+    if !status.success() {
+        bail!("`{program}` failed: {status}");
+    }
+    Ok(())
+}
+
+fn is_in(path: &OsString, program: &str) -> bool {
+    env::split_paths(path).any(|folder| folder.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unpacked_program_is_found_first() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("usr/bin")).unwrap();
+        let path = search_path(folder.path()).unwrap();
+        assert_eq!(env::split_paths(&path).next(), Some(folder.path().join("usr/bin")));
+        assert!(!is_in(&path, "no-such-program"));
+        fs::write(folder.path().join("usr/bin/no-such-program"), "").unwrap();
+        assert!(is_in(&path, "no-such-program"));
+    }
+}
