@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -38,8 +38,8 @@ pub struct Bound {
     pub lifecycle: Lifecycle,
     registry: Arc<Registry>,
     clock: Clock,
-    /// Holds the lock on the state folder.
-    _lock: File,
+    /// Holds the lock on the state folder, until everything has ended.
+    lock: Mutex<Option<File>>,
 }
 
 /// Starts a CA.
@@ -82,21 +82,35 @@ pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Bound> {
     let renew_at = upkeep.own_due(now);
     lifecycle.spawn(upkeep.run(renew_at, clock.clone(), lifecycle.clone()));
     tracing::info!(%address, admin = %admin_address, id = %ca_id, "the CA serves");
-    Ok(Bound { address, admin_address, ca_id, trust_bundle, lifecycle, registry, clock, _lock: lock })
+    Ok(Bound {
+        address,
+        admin_address,
+        ca_id,
+        trust_bundle,
+        lifecycle,
+        registry,
+        clock,
+        lock: Mutex::new(Some(lock)),
+    })
 }
 
 impl Bound {
     /// Makes a join token with which a process, called `instance`, can become `id`, once, within `ttl`.
     ///
     /// # Errors
-    /// When the ID is not of this trust domain, name or time are out of range, or the ledger can't be written.
+    /// When the ID is not of this trust domain, name or time are out of range, or the ledger can't be
+    /// written.
     pub fn join_token(&self, id: &SpiffeId, instance: &str, ttl: Duration) -> Result<String, TokenError> {
         self.registry.create_token(id, instance, ttl, self.clock.now())
     }
 
     /// Stops, and waits for calls in flight, but no longer than `patience`. False when some were cut off.
     pub async fn drain(&self, patience: Duration) -> bool {
-        self.lifecycle.drain(patience).await
+        let drained = self.lifecycle.drain(patience).await;
+        if drained {
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        drained
     }
 }
 
@@ -156,15 +170,16 @@ impl Upkeep {
     async fn run(self, mut renew_at: Timestamp, clock: Clock, lifecycle: Lifecycle) {
         let mut failures = 0;
         loop {
-            let next = if failures == 0 {
-                renew_at.min(self.registry.authority().replace_at())
+            let wait = if failures == 0 {
+                let next = renew_at.min(self.registry.authority().replace_at());
+                // Never none at all: near the root's end, lives get too short to have a half.
+                identity::schedule::life(clock.now(), next).max(schedule::RETRY_MIN)
             } else {
-                let cap = schedule::retry_cap(self.config.certificate_ttl);
-                clock.now().checked_add(schedule::backoff(failures, cap, "upkeep")).unwrap_or(Timestamp::MAX)
+                schedule::backoff(failures, schedule::retry_cap(self.config.certificate_ttl), "upkeep")
             };
             tokio::select! {
                 () = lifecycle.stopping() => return,
-                () = clock.sleep_until(next) => {}
+                () = clock.sleep(wait) => {}
             }
             let now = clock.now();
             match self.tend(renew_at, now) {
@@ -182,7 +197,8 @@ impl Upkeep {
         }
     }
 
-    /// Says whether the certificate to serve with was renewed. The authority comes first: an ended one can't sign.
+    /// Says whether the certificate to serve with was renewed. The authority comes first: an ended one can't
+    /// sign.
     fn tend(&self, renew_at: Timestamp, now: Timestamp) -> anyhow::Result<bool> {
         if now >= self.registry.authority().replace_at() {
             let Config { state_dir, trust_domain, issuing_ca_ttl, .. } = &self.config;

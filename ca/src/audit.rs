@@ -1,5 +1,5 @@
-//! Reads the ledger and says how rotation goes: who is late, who was late and by how much, which keys were used again,
-//! which certificates live longer than allowed, and whether the ledger is whole.
+//! Reads the ledger and says how rotation goes: who is late, who was late and by how much, which keys were
+//! used again, which certificates live longer than allowed, and whether the ledger is whole.
 //!
 //! Pure but for reading: the same entries and the same `now` give the same report.
 
@@ -19,7 +19,8 @@ mod tests;
 /// How strict the audit is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// How late a renewal may be, as a share of the certificate's life, before it is overdue. 0.1 unless told.
+    /// How late a renewal may be, as a share of the certificate's life, before it is overdue. 0.1 unless
+    /// told.
     pub tolerance: f64,
 }
 
@@ -190,7 +191,8 @@ pub enum AuditError {
 /// Audits the ledger at `path`, also while the CA writes it.
 ///
 /// # Errors
-/// When the ledger can't be read, or an option is out of range. What is wrong in the ledger is a finding, not an error.
+/// When the ledger can't be read, or an option is out of range. What is wrong in the ledger is a finding, not
+/// an error.
 pub fn rotation(path: &Path, now: Timestamp, options: Options) -> Result<RotationReport, AuditError> {
     if !(0.0..=1.0).contains(&options.tolerance) {
         return Err(AuditError::Tolerance(options.tolerance));

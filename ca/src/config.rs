@@ -57,16 +57,18 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long workloads' certificates live; within [`CERTIFICATE_TTL`].
     pub certificate_ttl: Duration,
-    /// For how long after its end a certificate may still be renewed; within [`EXPIRED_GRACE`]. Without this a CA that
-    /// was down for longer than certificates live would leave a mesh that needs a new join token for each workload.
+    /// For how long after its end a certificate may still be renewed; within [`EXPIRED_GRACE`]. Without this
+    /// a CA that was down for longer than certificates live would leave a mesh that needs a new join token
+    /// for each workload.
     pub expired_grace: Duration,
-    /// How long an issuing authority lives; within [`ISSUING_CA_TTL`], and at least twice `certificate_ttl`. It is
-    /// replaced at half of its life, so each certificate can have its whole life under it.
+    /// How long an issuing authority lives; within [`ISSUING_CA_TTL`], and at least twice `certificate_ttl`.
+    /// It is replaced at half of its life, so each certificate can have its whole life under it.
     pub issuing_ca_ttl: Duration,
 }
 
 impl Config {
-    /// The defaults: loopback, free ports, certificates for an hour, a day of grace, issuing authorities for a week.
+    /// The defaults: loopback, free ports, certificates for an hour, a day of grace, issuing authorities for
+    /// a week.
     pub fn new(trust_domain: TrustDomain, state_dir: impl Into<PathBuf>) -> Self {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {

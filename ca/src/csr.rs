@@ -1,5 +1,6 @@
-//! The key that a caller wants a certificate for. A CSR carries the key and the proof that the caller has its private
-//! half. Nothing else of it is used: names come from the join token, or from the certificate to be renewed.
+//! The key that a caller wants a certificate for. A CSR carries the key and the proof that the caller has its
+//! private half. Nothing else of it is used: names come from the join token, or from the certificate to be
+//! renewed.
 
 use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
 use sha2::{Digest, Sha256};
@@ -60,7 +61,8 @@ pub fn read(der: &[u8]) -> Result<PublicKey, CsrError> {
     }
     csr.verify_signature().map_err(|_error| CsrError::NoProof)?;
     let info = SubjectPublicKeyInfo::from_der(public_key.raw).map_err(|_error| CsrError::NotP256)?;
-    // The certificate will hold the key as written anew. Two ways to write one key would hide that it is reused.
+    // The certificate will hold the key as written anew. Two ways to write one key would hide that it is
+    // reused.
     if info.subject_public_key_info() != public_key.raw
         || public_key.subject_public_key.data.first() != Some(&4)
     {

@@ -12,7 +12,8 @@ use x509_parser::certificate::X509Certificate;
 use crate::authority::{self, Authority};
 use crate::csr::PublicKey;
 
-/// Nothing is signed when less than this is left of the issuing authority: the certificate would be of no use.
+/// Nothing is signed when less than this is left of the issuing authority: the certificate would be of no
+/// use.
 pub const LIFE_MIN: Duration = Duration::from_secs(2);
 
 /// A certificate that was signed, and passed its check.
@@ -51,7 +52,8 @@ pub enum IssueError {
     Lint(&'static str),
 }
 
-/// Signs a certificate for `id`, whose key is `public_key`, to live for `ttl` but no longer than its authority.
+/// Signs a certificate for `id`, whose key is `public_key`, to live for `ttl` but no longer than its
+/// authority.
 ///
 /// # Errors
 /// When the authority has ended, the ID is not of its trust domain, or the result fails [`lint`].

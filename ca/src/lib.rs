@@ -13,8 +13,8 @@
 //! - [`audit`]: reads the record and says what is late, reused or wrong;
 //! - [`metrics`]: what Prometheus is told.
 //!
-//! No certificate leaves before its ledger entry is on disk. So one that is found in the wild, and is not in the
-//! ledger, was not made here: it proves a stolen key.
+//! No certificate leaves before its ledger entry is on disk. So one that is found in the wild, and is not in
+//! the ledger, was not made here: it proves a stolen key.
 
 pub mod app;
 pub mod audit;

@@ -1,7 +1,7 @@
 //! Who may have which certificate: what happens on Attest and on Renew, without the wire.
 //!
-//! Everything that one certificate needs (look up, check, sign, record) is one transaction of the ledger, and it is on
-//! disk before the certificate is returned.
+//! Everything that one certificate needs (look up, check, sign, record) is one transaction of the ledger, and
+//! it is on disk before the certificate is returned.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,10 +14,17 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
 use crate::authority::{Authority, ROOT_TTL, Signer};
-use crate::csr::{self, CsrError, PublicKey};
-use crate::issue::{self, IssueError};
+use crate::csr::{self, PublicKey};
+use crate::issue;
 use crate::ledger::{self, Entry, Kind, Ledger, LedgerError, Record};
 use crate::token::{self, Grant, TokenError};
+
+pub use refusal::Refusal;
+
+mod refusal;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// The instance name of the CA's own certificates.
 pub const OWN_INSTANCE: &str = "ca";
@@ -52,38 +59,6 @@ pub struct Answer {
     pub entry: Entry,
 }
 
-/// Why a caller gets nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The CSR is bad.
-    #[error(transparent)]
-    Csr(#[from] CsrError),
-    /// The token is bad.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The caller's certificate is not one that this CA made for a workload.
-    #[error("the certificate `{0}` is not in the ledger; get a new join token")]
-    NotInLedger(String),
-    /// The caller's certificate was renewed already, and that one too; or the instance joined anew.
-    #[error("the certificate `{serial}` was replaced by a later one; get a new join token")]
-    Superseded {
-        /// The serial number of the caller's certificate.
-        serial: String,
-    },
-    /// The caller's certificate ended too long ago.
-    #[error("the certificate ended at {0}, too long ago to be renewed; get a new join token")]
-    GraceOver(Timestamp),
-    /// The key was certified for somebody else before.
-    #[error("the CSR's key was used by another identity or instance; make a new one")]
-    KeyOfOther,
-    /// Nothing could be signed.
-    #[error(transparent)]
-    Issue(#[from] IssueError),
-    /// The ledger can't be used, so nothing is given out.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
 impl Registry {
     /// A registry that records in `ledger` and signs with `authority`, which is recorded first.
     ///
@@ -105,8 +80,8 @@ impl Registry {
     /// The first certificate of a workload, for a join token.
     ///
     /// # Errors
-    /// When the token or CSR is bad, the key is another's, or nothing can be signed or recorded. The token is then as
-    /// good as before.
+    /// When the token or CSR is bad, the key is another's, or nothing can be signed or recorded. The token is
+    /// then as good as before.
     pub fn attest(&self, token: &str, csr: &[u8], now: Timestamp) -> Result<Answer, Refusal> {
         let key = csr::read(csr)?;
         let authority = self.authority();
@@ -126,13 +101,14 @@ impl Registry {
 
     /// The next certificate of the workload whose certificate `peer` is.
     ///
-    /// Renewable are the last certificate of an instance, and the one before it: its holder may never have got the
-    /// answer. Ended ones are too, within the grace: the holder proved to have its key, the ledger says that no later
-    /// one is in use, and the only harm of an ended certificate is that it may have been forgotten about.
+    /// Renewable are the last certificate of an instance, and the one before it: its holder may never have
+    /// got the answer. Ended ones are too, within the grace: the holder proved to have its key, the ledger
+    /// says that no later one is in use, and the only harm of an ended certificate is that it may have been
+    /// forgotten about.
     ///
     /// # Errors
-    /// When the peer's certificate is not renewable, the CSR is bad, the key is another's, or nothing can be signed or
-    /// recorded.
+    /// When the peer's certificate is not renewable, the CSR is bad, the key is another's, or nothing can be
+    /// signed or recorded.
     pub fn renew(&self, peer: &Peer, csr: &[u8], now: Timestamp) -> Result<Answer, Refusal> {
         // Again, because a connection can be older than this call.
         if now > peer.not_after.checked_add(self.limits.expired_grace).unwrap_or(Timestamp::MAX) {
@@ -258,8 +234,8 @@ impl Registry {
         Ok(Answer { chain: issued.chain, roots: roots(authority), entry })
     }
 
-    /// A token that was used is answered with the same certificate, when the key is the same: the answer was lost, and
-    /// nobody but the holder of that key has any use for it.
+    /// A token that was used is answered with the same certificate, when the key is the same: the answer was
+    /// lost, and nobody but the holder of that key has any use for it.
     fn repeated(
         change: &Transaction<'_>,
         authority: &Authority,
@@ -331,24 +307,3 @@ fn authority_record(
 fn roots(authority: &Authority) -> Vec<CertificateDer<'static>> {
     vec![authority.root().certificate().clone()]
 }
-
-impl Refusal {
-    /// A word for it, as metrics label.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Csr(_) => "csr",
-            Self::Token(TokenError::Ledger(_)) | Self::Ledger(_) => "ledger",
-            Self::Token(TokenError::Used) => "token_used",
-            Self::Token(TokenError::Expired(_)) => "token_expired",
-            Self::Token(_) => "token_unknown",
-            Self::NotInLedger(_) => "not_in_ledger",
-            Self::Superseded { .. } => "superseded",
-            Self::GraceOver(_) => "grace_over",
-            Self::KeyOfOther => "key_of_other",
-            Self::Issue(_) => "issue",
-        }
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests;

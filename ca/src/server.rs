@@ -49,7 +49,8 @@ impl Service {
         Self { registry, metrics, clock, signing: Arc::new(Semaphore::new(SIGNING_MAX)) }
     }
 
-    /// Serves on `listener` until the lifecycle stops. Callers whose certificate ended at most `grace` ago are let in.
+    /// Serves on `listener` until the lifecycle stops. Callers whose certificate ended at most `grace` ago
+    /// are let in.
     pub fn serve(self, listener: TcpListener, source: &Source, grace: Duration, lifecycle: &Lifecycle) {
         let auth = ClientAuth::OptionalWithGrace(grace);
         let config = tls::server_config(source, self.clock.clone(), auth, tls::H2);
@@ -148,3 +149,6 @@ impl CertificateService for Service {
 fn bytes(certificates: &[CertificateDer<'static>]) -> Vec<Bytes> {
     certificates.iter().map(|der| Bytes::copy_from_slice(der)).collect()
 }
+
+#[cfg(test)]
+mod tests;

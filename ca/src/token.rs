@@ -1,8 +1,8 @@
 //! Join tokens: what a workload's first certificate costs.
 //!
-//! A token is 256 random bits, good once, for one SPIFFE ID and one instance, until it expires. Only its SHA-256 is stored,
-//! in the ledger's file: so `tidegate ca token` can make one while the CA runs, and the token is used up in the same
-//! transaction that records the certificate: never one without the other.
+//! A token is 256 random bits, good once, for one SPIFFE ID and one instance, until it expires. Only its
+//! SHA-256 is stored, in the ledger's file: so `tidegate ca token` can make one while the CA runs, and the
+//! token is used up in the same transaction that records the certificate: never one without the other.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

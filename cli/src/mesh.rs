@@ -107,11 +107,15 @@ impl Mesh {
         self.sidecars.iter().find(|sidecar| sidecar.instance.name == name)
     }
 
+    /// The same, to change it.
+    pub fn sidecar_mut(&mut self, name: &str) -> Option<&mut Sidecar> {
+        self.sidecars.iter_mut().find(|sidecar| sidecar.instance.name == name)
+    }
+
     /// Stops everything, callers first, so that nothing in flight is lost. False if something took too long.
     pub async fn stop(&mut self) -> bool {
         let proxies = join_all(self.sidecars.iter().map(|sidecar| sidecar.proxy.drain())).await;
-        let services = self.sidecars.iter_mut().filter_map(|sidecar| sidecar.running.as_mut());
-        join_all(services.map(|running| running.stop())).await;
+        join_all(self.sidecars.iter_mut().map(Sidecar::stop_application)).await;
         let policyd = self.policyd.drain().await;
         let ca = self.ca.drain(CA_DRAIN).await;
         policyd && ca && proxies.into_iter().all(|drained| drained)
@@ -152,6 +156,13 @@ impl Sidecar {
     /// Whether proxy and service both answer.
     pub async fn is_healthy(&self) -> bool {
         self.proxy.readiness.is_ready() && TcpStream::connect(self.application).await.is_ok()
+    }
+
+    /// Stops the service, if it was started here; its proxy goes on.
+    pub async fn stop_application(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.stop().await;
+        }
     }
 
     async fn ready(&self) {

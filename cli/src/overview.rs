@@ -94,7 +94,7 @@ impl Overview {
     /// The overview for people.
     pub fn text(&self, now: Timestamp) -> String {
         let mut table = table(
-            presets::UTF8_HORIZONTAL_ONLY,
+            presets::NOTHING,
             ["service", "version", "SPIFFE ID", "certificate", "inbound", "outbound", "health"],
         );
         for row in &self.services {

@@ -84,8 +84,8 @@ impl TrustBundle {
     /// A bundle of these roots.
     ///
     /// # Errors
-    /// When there is none or too many, or one is not a root of this trust domain. Whether a root has expired does
-    /// not matter here: that is looked at when a peer is verified.
+    /// When there is none or too many, or one is not a root of this trust domain. Whether a root has expired
+    /// does not matter here: that is looked at when a peer is verified.
     pub fn new(
         trust_domain: TrustDomain,
         roots: impl IntoIterator<Item = CertificateDer<'static>>,
@@ -140,7 +140,8 @@ impl TrustBundle {
         self.roots.iter().map(|root| &root.der)
     }
 
-    /// The roots that are valid at `now`. webpki never looks at a root's dates, so an expired one must not reach it.
+    /// The roots that are valid at `now`. webpki never looks at a root's dates, so an expired one must not
+    /// reach it.
     pub(crate) fn anchors(&self, now: Timestamp) -> Vec<TrustAnchor<'static>> {
         let valid = |root: &&Root| root.not_before <= now && now <= root.not_after;
         self.roots.iter().filter(valid).map(|root| root.anchor.clone()).collect()

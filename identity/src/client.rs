@@ -1,8 +1,9 @@
-//! Gets a workload's first certificate from the CA, for a join token, then renews it for as long as the daemon lives.
+//! Gets a workload's first certificate from the CA, for a join token, then renews it for as long as the
+//! daemon lives.
 //!
-//! Keys are made here, a new one for each certificate, and never leave the process: the CA sees a CSR. What it answers is
-//! believed only after it was checked: the key is ours, the chain leads to a root that was trusted before, the ID is what
-//! it was. While renewal fails the old certificate stays in use.
+//! Keys are made here, a new one for each certificate, and never leave the process: the CA sees a CSR. What
+//! it answers is believed only after it was checked: the key is ours, the chain leads to a root that was
+//! trusted before, the ID is what it was. While renewal fails the old certificate stays in use.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -138,8 +139,8 @@ struct Request {
 impl<F: Fn(Event<'_>)> Client<F> {
     /// The first certificate, and when it was asked for.
     async fn attest(&self, bundle: TrustBundle, token: &str) -> Result<(Identity, Timestamp), ClientError> {
-        // One key for all tries: the CA answers a repeated request for a used token only when the key is the same, so
-        // an answer that was lost on its way does not cost the token.
+        // One key for all tries: the CA answers a repeated request for a used token only when the key is the
+        // same, so an answer that was lost on its way does not cost the token.
         let request = Request::new()?;
         let (clock, allowed) = (self.clock.clone(), vec![self.ca_id.clone()]);
         let config = tls::anonymous_client_config(bundle.clone(), clock, allowed, tls::H2);
@@ -149,7 +150,7 @@ impl<F: Fn(Event<'_>)> Client<F> {
             let message = AttestRequest { join_token: token.to_owned(), csr: request.csr.clone() };
             let mut ca = ca_client(grpc::channel(self.ca_address, Arc::clone(&config)));
             let answer = call(ca.attest(message)).await;
-            match answer.and_then(|answer| accept(&answer, &request.key, &bundle, self.clock.now())) {
+            match answer.and_then(|answer| accept(&answer, &request.key, &bundle, None, self.clock.now())) {
                 Ok(identity) => {
                     let svid = &identity.svid;
                     tracing::info!(id = %svid.id, serial = svid.serial, not_after = %svid.not_after, "got a certificate");
@@ -165,8 +166,8 @@ impl<F: Fn(Event<'_>)> Client<F> {
         }
     }
 
-    /// `asked_at` is when the source's certificate was asked for. Its due time counts from then, not from when this
-    /// task comes to look at it.
+    /// `asked_at` is when the source's certificate was asked for. Its due time counts from then, not from
+    /// when this task comes to look at it.
     async fn renew_for_ever(&self, source: &Source, mut asked_at: Timestamp) {
         loop {
             let current = source.current();
@@ -200,11 +201,7 @@ impl<F: Fn(Event<'_>)> Client<F> {
         let mut ca = ca_client(grpc::channel(self.ca_address, config));
         let answer = call(ca.renew(RenewRequest { csr: request.csr })).await?;
         let current = source.current();
-        let next = accept(&answer, &request.key, &current.bundle, self.clock.now())?;
-        if next.svid.id != current.svid.id {
-            return Err(ClientError::OtherId { found: next.svid.id, expected: current.svid.id.clone() });
-        }
-        Ok(next)
+        accept(&answer, &request.key, &current.bundle, Some(&current.svid.id), self.clock.now())
     }
 
     async fn wait_to_retry(&self, error: &ClientError, failures: u32, retry_max: Duration, seed: &str) {
@@ -232,25 +229,32 @@ impl ClientError {
     }
 }
 
-/// Checks an answer and makes it an identity. It came over a connection verified with `trusted`, so its roots may take
-/// the place of those; but the certificate itself must be good under the old roots as well as under the new ones.
+/// Checks an answer and makes it an identity. It came over a connection verified with `trusted`, so its roots
+/// may take the place of those; but the certificate itself must be good under the old roots as well as under
+/// the new ones, and must not change who we are.
 fn accept(
     answer: &CertificateResponse,
     key: &KeyPair,
     trusted: &TrustBundle,
+    own: Option<&SpiffeId>,
     now: Timestamp,
 ) -> Result<Identity, ClientError> {
     let owned = |der: &Bytes| CertificateDer::from(der.to_vec());
     let bundle = TrustBundle::new(trusted.trust_domain().clone(), answer.roots.iter().map(owned))?;
     let chain = answer.chain.iter().map(owned).collect();
-    let private_key = PrivateKeyDer::try_from(key.serialize_der())
-        .map_err(|error| SvidError::Key(rustls::Error::General(error.to_owned())))?;
-    let svid = Svid::new(chain, &private_key)?;
+    let key = PrivateKeyDer::try_from(key.serialize_der());
+    let key = key.map_err(|error| SvidError::Key(rustls::Error::General(error.to_owned())))?;
+    let svid = Svid::new(chain, &key)?;
     let (leaf, intermediates) = svid.chain.split_first().ok_or(SvidError::EmptyChain)?;
     for roots in [trusted, &bundle] {
-        path::verify(leaf, intermediates, roots, Role::Server, now)?;
+        for role in [Role::Server, Role::Client { grace: Duration::ZERO }] {
+            path::verify(leaf, intermediates, roots, role, now)?;
+        }
     }
-    Ok(Identity { svid, bundle })
+    match own {
+        Some(own) if *own != svid.id => Err(ClientError::OtherId { found: svid.id, expected: own.clone() }),
+        _ => Ok(Identity { svid, bundle }),
+    }
 }
 
 fn ca_client(channel: Channel) -> CertificateServiceClient<Channel> {
@@ -292,3 +296,6 @@ fn with_causes(status: &tonic::Status) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

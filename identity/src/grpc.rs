@@ -30,8 +30,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connect, with its handshake, may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often an idle channel is pinged, and how long the answer may take: a server that is gone without a word is
-/// noticed after both.
+/// How often an idle channel is pinged, and how long the answer may take: a server that is gone without a
+/// word is noticed after both.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long to wait after an error of accept, which is most often a lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -53,8 +53,8 @@ pub struct ConnectionInfo {
     pub remote: SocketAddr,
 }
 
-/// Accepts TLS connections until the lifecycle stops, for tonic's `serve_with_incoming_shutdown`. Handshakes run side by
-/// side, so a slow caller holds up no other; one that fails is logged and forgotten.
+/// Accepts TLS connections until the lifecycle stops, for tonic's `serve_with_incoming_shutdown`. Handshakes
+/// run side by side, so a slow caller holds up no other; one that fails is logged and forgotten.
 pub fn incoming(
     listener: TcpListener,
     config: Arc<ServerConfig>,
@@ -194,3 +194,6 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
-//! A workload's side of SPIFFE: its certificate, who it trusts, and TLS in which both sides know who the other is.
+//! A workload's side of SPIFFE: its certificate, who it trusts, and TLS in which both sides know who the
+//! other is.
 //!
 //! In reading order:
-//! - [`svid`]: the certificate of a workload with its key, [`Svid`], and the [`Source`] that always has the current one;
+//! - [`svid`]: the certificate of a workload with its key, [`Svid`], and the [`Source`] that always has the
+//!   current one;
 //! - [`bundle`]: the roots that are trusted, [`TrustBundle`];
 //! - [`leaf`]: the rules of SPIFFE for a workload's certificate;
 //! - [`path`]: is this peer's chain good, under today's roots, now?

@@ -1,7 +1,8 @@
 //! Is this peer's chain good, under today's roots, now?
 //!
-//! rustls-webpki builds and validates the path (RFC 5280). What it leaves out is added here: the dates of roots, the key
-//! usage of authorities, the rules of SPIFFE for the leaf, and that the leaf is of the bundle's own trust domain.
+//! rustls-webpki builds and validates the path (RFC 5280). What it leaves out is added here: the dates of
+//! roots, the key usage of authorities, the rules of SPIFFE for the leaf, and that the leaf is of the
+//! bundle's own trust domain.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,7 +43,8 @@ pub enum Role {
 /// Why a peer is not accepted.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    /// The peer sent more certificates than [`INTERMEDIATES_MAX`], or longer ones than [`CERTIFICATE_LENGTH_MAX`].
+    /// The peer sent more certificates than [`INTERMEDIATES_MAX`], or longer ones than
+    /// [`CERTIFICATE_LENGTH_MAX`].
     #[error(
         "the chain is too long: {INTERMEDIATES_MAX} intermediates of {CERTIFICATE_LENGTH_MAX} bytes are the most"
     )]
@@ -107,8 +109,8 @@ pub fn verify(
     Ok(leaf)
 }
 
-/// When the path has to be valid: now; or, for a client within its grace, at the last moment of its certificate. Its
-/// issuer may have ended since, as a leaf and its issuer can end together.
+/// When the path has to be valid: now; or, for a client within its grace, at the last moment of its
+/// certificate. Its issuer may have ended since, as a leaf and its issuer can end together.
 fn path_time(leaf: &Leaf, role: Role, now: Timestamp) -> Timestamp {
     match role {
         Role::Client { grace } if now > leaf.not_after => {

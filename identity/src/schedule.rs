@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-/// How far from half life a renewal may be due, as a share of half life. Certificates that were issued together (a
-/// mesh that starts) are so not renewed together for ever.
+/// How far from half life a renewal may be due, as a share of half life. Certificates that were issued
+/// together (a mesh that starts) are so not renewed together for ever.
 pub const JITTER: f64 = 0.1;
 /// The longest wait between two tries.
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -18,8 +18,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Retries leave at least this many tries between half life and end.
 const RETRIES_IN_LIFE: u32 = 20;
 
-/// When a certificate is to be renewed: at half of its life, give or take [`JITTER`]. The same serial number always
-/// gives the same time.
+/// When a certificate is to be renewed: at half of its life, give or take [`JITTER`]. The same serial number
+/// always gives the same time.
 pub fn due(issued_at: Timestamp, not_after: Timestamp, serial: &str) -> Timestamp {
     let half = life(issued_at, not_after) / 2;
     let factor = 1.0 - JITTER + 2.0 * JITTER * fraction(serial, 0);
@@ -31,13 +31,14 @@ pub fn life(issued_at: Timestamp, not_after: Timestamp) -> Duration {
     Duration::try_from(not_after.duration_since(issued_at)).unwrap_or_default()
 }
 
-/// The longest wait between two tries to renew a certificate that lives for `life`: well below what remains of it.
+/// The longest wait between two tries to renew a certificate that lives for `life`: well below what remains
+/// of it.
 pub fn retry_cap(life: Duration) -> Duration {
     (life / RETRIES_IN_LIFE).clamp(RETRY_MIN, RETRY_MAX)
 }
 
-/// How long to wait after `failures` tries (from 1) have failed: doubles up to `cap`, less up to half of it, which
-/// `seed` decides.
+/// How long to wait after `failures` tries (from 1) have failed: doubles up to `cap`, less up to half of it,
+/// which `seed` decides.
 pub fn backoff(failures: u32, cap: Duration, seed: &str) -> Duration {
     let doubled = RETRY_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(cap).mul_f64(0.5 + 0.5 * fraction(seed, failures))

@@ -61,7 +61,8 @@ impl Svid {
     /// Puts together a chain (leaf first, without the root) and the leaf's private key.
     ///
     /// # Errors
-    /// When the leaf breaks a rule of SPIFFE, or the key is not the leaf's. Who signed the chain is not checked.
+    /// When the leaf breaks a rule of SPIFFE, or the key is not the leaf's. Who signed the chain is not
+    /// checked.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Self, SvidError> {
         let leaf = leaf::read(chain.first().ok_or(SvidError::EmptyChain)?)?;
         let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(key).map_err(SvidError::Key)?;

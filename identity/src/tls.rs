@@ -1,8 +1,8 @@
 //! rustls configurations in which both sides know who the other is.
 //!
-//! TLS 1.3 alone, with X25519MLKEM768 preferred (rustls' own order). No resumption: a resumed session would skip the
-//! check of the peer's certificate, and so outlive its end and a root's removal. Certificate and trust bundle are
-//! looked up in the [`Source`] on each handshake, so a renewal needs no new configuration.
+//! TLS 1.3 alone, with X25519MLKEM768 preferred (rustls' own order). No resumption: a resumed session would
+//! skip the check of the peer's certificate, and so outlive its end and a root's removal. Certificate and
+//! trust bundle are looked up in the [`Source`] on each handshake, so a renewal needs no new configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +39,9 @@ pub enum ClientAuth {
     Required,
     /// A good certificate or none; a bad one means no connection.
     Optional,
-    /// As `Optional`, and a certificate that ended at most so long ago is good too. Only for the CA's renewals, so that
-    /// a workload recovers by itself when the CA was down for longer than a certificate lives. Whoever uses this has
-    /// to look at [`Peer::not_after`].
+    /// As `Optional`, and a certificate that ended at most so long ago is good too. Only for the CA's
+    /// renewals, so that a workload recovers by itself when the CA was down for longer than a certificate
+    /// lives. Whoever uses this has to look at [`Peer::not_after`].
     OptionalWithGrace(Duration),
 }
 
@@ -73,7 +73,8 @@ pub fn server_config(source: &Source, clock: Clock, auth: ClientAuth, alpn: &[&[
     Arc::new(config)
 }
 
-/// For a client that shows its own certificate. The server's ID must be one of `allowed`; an empty list allows none.
+/// For a client that shows its own certificate. The server's ID must be one of `allowed`; an empty list
+/// allows none.
 pub fn client_config(
     source: &Source,
     clock: Clock,
@@ -93,8 +94,8 @@ pub fn anonymous_client_config(
     build_client(Trust::Fixed(bundle), None, clock, allowed, alpn)
 }
 
-/// Who is at the other end, if it showed a certificate. For connections of this module's configurations alone, whose
-/// handshake verified that certificate.
+/// Who is at the other end, if it showed a certificate. For connections of this module's configurations
+/// alone, whose handshake verified that certificate.
 pub fn peer(connection: &CommonState) -> Option<Peer> {
     let leaf = leaf::read(connection.peer_certificates()?.first()?).ok()?;
     Some(Peer { id: leaf.id, not_after: leaf.not_after, serial: leaf.serial })
@@ -145,7 +146,8 @@ enum Trust {
     Current(Source),
 }
 
-/// Which SPIFFE IDs a peer may have. A server takes any of its trust domain: who may do what is policy's to say.
+/// Which SPIFFE IDs a peer may have. A server takes any of its trust domain: who may do what is policy's to
+/// say.
 #[derive(Debug)]
 enum Allowed {
     Any,
@@ -278,7 +280,8 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Shows the source's certificate of the moment. One that has ended too: the CA still takes it, others refuse it.
+/// Shows the source's certificate of the moment. One that has ended too: the CA still takes it, others refuse
+/// it.
 #[derive(Debug)]
 struct CurrentCertificate(Source);
 

@@ -5,23 +5,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::policy::policy_service_server::PolicyServiceServer;
 use daemon::{Clock, Lifecycle, Readiness};
-use identity::tls::ClientAuth;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::bundle::Mesh;
 use crate::config::Config;
 use crate::limits::Store;
 use crate::metrics::Metrics;
-use crate::server::{MESSAGE_SIZE_MAX, Server};
+use crate::server::Server;
 use crate::snapshot::Current;
 use crate::source::{Source, Status};
 
 /// How long a drain may take.
 pub const DRAIN: Duration = Duration::from_secs(5);
-/// HTTP/2 streams of one proxy at once: one Watch, and a Check or Take for each request in flight.
-const STREAMS_MAX: u32 = 1000;
 
 /// A running policyd.
 #[derive(Debug)]
@@ -40,17 +37,24 @@ pub struct Bound {
     pub lifecycle: Lifecycle,
 }
 
-/// Starts policyd. It serves once it has a bundle and a certificate.
+/// Starts policyd. It serves once it has a bundle and a certificate; until then `/readyz` says what it waits for.
 ///
 /// # Errors
-/// [`daemon::Findings`] when the bundle has mistakes; else why it can't start.
+/// [`daemon::Findings`] when the bundle has mistakes; else why it can't start. Nothing is left running then.
 pub async fn build(config: Config, clock: Clock) -> Result<Bound> {
     let lifecycle = Lifecycle::new();
     let readiness = Readiness::new();
+    let _starting = readiness.block("its bundle and certificate");
+    let started = start(config, clock, lifecycle.clone(), readiness.clone()).await;
+    if started.is_err() {
+        lifecycle.stop();
+    }
+    started
+}
+
+async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Readiness) -> Result<Bound> {
     let registry = daemon::Metrics::new();
     let metrics = Arc::new(Metrics::new(&registry));
-    let starting = readiness.block("its bundle and certificate");
-
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("`{}` can't be bound", config.listen))?;
@@ -59,41 +63,46 @@ pub async fn build(config: Config, clock: Clock) -> Result<Bound> {
         .await
         .with_context(|| format!("`{}` can't be bound", config.admin))?;
     let admin_address = admin.address();
-    admin.serve(Arc::new(move || registry.render()), readiness.clone(), &lifecycle);
+    admin.serve(Arc::new(move || registry.render()), readiness, &lifecycle);
 
     // A new epoch for each life: what proxies cached from an earlier one has to be asked again.
     let source = Source::start(&config.bundle, rand::random(), metrics.clone()).await?;
     let (current, status) = (source.current(), source.status());
-    let identity = identity::client::start(config.identity, clock.clone(), &lifecycle, |_event| {})
-        .await
-        .context("policyd got no certificate")?;
+    check_against(&config, &current.get().bundle.mesh)?;
+    let counted = metrics.clone();
+    let identity =
+        identity::client::start(config.identity, clock.clone(), &lifecycle, move |event| counted.identity(&event))
+            .await
+            .context("policyd got no certificate")?;
     lifecycle.spawn(source.run(lifecycle.clone()));
-
     let server = Server {
         current: current.clone(),
         limits: Mutex::new(Store::default()),
-        addresses: config.addresses,
-        clock: clock.clone(),
+        addresses: Arc::new(config.addresses),
+        clock,
         lifecycle: lifecycle.clone(),
         metrics,
     };
-    let service = PolicyServiceServer::new(server).max_decoding_message_size(MESSAGE_SIZE_MAX);
-    let tls = identity::tls::server_config(&identity, clock, ClientAuth::Required, &[b"h2"]);
-    let incoming = identity::grpc::incoming(listener, tls, &lifecycle);
-    let stopping = lifecycle.clone();
-    let serving = tonic::transport::Server::builder()
-        .max_concurrent_streams(STREAMS_MAX)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async move { stopping.stopping().await });
-    lifecycle.spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the gRPC server ended");
-        }
-    });
-    drop(starting);
+    server.serve(listener, &identity);
     tracing::info!(%address, admin = %admin_address, "policyd serves");
     Ok(Bound { address, admin: admin_address, current, status, identity, lifecycle })
+}
+
+/// With certificates of another trust domain than the bundle's, nobody could ask anything.
+fn check_against(config: &Config, mesh: &Mesh) -> Result<()> {
+    let ours = config.identity.bundle.trust_domain();
+    anyhow::ensure!(
+        *ours == mesh.trust_domain,
+        "policyd's trust domain is `{ours}`, but that of the bundle is `{}`",
+        mesh.trust_domain
+    );
+    let known = |name: &String| {
+        mesh.services.values().flat_map(|service| &service.instances).any(|instance| instance.name == *name)
+    };
+    for name in config.addresses.keys().filter(|name| !known(name)) {
+        tracing::warn!(instance = name, "the bundle has no such instance: its address is of no use");
+    }
+    Ok(())
 }
 
 impl Bound {

@@ -61,6 +61,7 @@ impl Bundle {
     /// Every mistake in every file.
     pub fn load(files: &Files) -> Result<Self, Findings> {
         let mut findings = Findings::new();
+        files.check_names(&mut findings);
         let policies = Policies::read(files, &mut findings);
         let Some(mesh) = read_mesh(files, &mut findings) else { return Err(findings) };
         let mut conditions = Policies::default();
@@ -69,12 +70,12 @@ impl Bundle {
         let adapters =
             rules::Parsed::read(text(rules::FILE), &files.folder, &mesh, &mut conditions, &mut findings);
         let mut everything = Derived::default();
-        static_policies(&policies.set)
-            .chain(static_policies(&conditions.set))
-            .for_each(|p| everything.policy(&p));
+        trees(&policies.set).chain(trees(&conditions.set)).flatten().for_each(|p| everything.policy(&p));
         adapters.derive(&mut everything);
         limits.iter().flat_map(|limit| &limit.limit.key).for_each(|operand| everything.operand(operand));
-        let schemas = match schema::build(files.text(schema::FILE), declared(&everything)) {
+        let names = declared(&everything);
+        lower_case_headers(files, &names, &mut findings);
+        let schemas = match schema::build(files.text(schema::FILE), names) {
             Ok(schemas) => schemas,
             Err(wrong) => {
                 findings.merge(wrong);
@@ -106,10 +107,13 @@ impl Bundle {
     /// The atoms of every policy and condition that may concern `service`.
     fn atoms_of(&self, service: &str) -> AtomSet {
         let mut derived = Derived::default();
-        static_policies(&self.policies)
-            .chain(static_policies(&self.conditions))
-            .filter(|policy| self.may_concern(policy, service))
-            .for_each(|policy| derived.policy(&policy));
+        for policy in trees(&self.policies).chain(trees(&self.conditions)) {
+            match policy {
+                Some(policy) if self.may_concern(&policy, service) => derived.policy(&policy),
+                Some(_) => {}
+                None => derived.reads_everything = true,
+            }
+        }
         self.rules.derive(&mut derived);
         AtomSet::new(derived.atoms, !derived.reads_everything)
     }
@@ -153,11 +157,29 @@ fn read_mesh(files: &Files, findings: &mut Findings) -> Option<Mesh> {
     }
 }
 
-fn static_policies(set: &PolicySet) -> impl Iterator<Item = Template> {
-    set.policies().filter_map(|policy| match policy.to_pst() {
+/// The policies as syntax trees; nothing for one that can't be shown so, and may read anything.
+fn trees(set: &PolicySet) -> impl Iterator<Item = Option<Template>> {
+    set.policies().map(|policy| match policy.to_pst() {
         Ok(Pst::Static(policy)) => Some(policy.body().clone()),
         Ok(Pst::Linked(_)) | Err(_) => None,
     })
+}
+
+/// A header's name in capitals is a condition that never holds.
+fn lower_case_headers(files: &Files, names: &BTreeSet<Name>, findings: &mut Findings) {
+    for name in names {
+        let Name::Header(header) = name else { continue };
+        if !header.bytes().any(|b| b.is_ascii_uppercase()) {
+            continue;
+        }
+        let message = format!("there is never a header `{header}`: names of headers are in lower case here");
+        let found = files.texts.iter().find_map(|(file, text)| Some((file, text, text.find(header.as_str())?)));
+        let finding = match found {
+            Some((file, text, start)) => Finding::at(file, text, start..start + header.len(), message),
+            None => Finding::in_file(mesh::FILE, message),
+        };
+        findings.push(finding.with_help(format!("write `{}`", header.to_ascii_lowercase())));
+    }
 }
 
 /// The headers and query parameters that something reads.

@@ -9,36 +9,43 @@ use model::{Attributes, Decision, Verdict};
 
 use crate::bundle::expression::Input;
 use crate::bundle::rules::{Action, InstanceInputs};
-use crate::engine::{self, Evaluation, RequestError};
+use crate::engine::{self, Evaluation, InputError, failed};
 use crate::snapshot::Snapshot;
 
 /// How long all check adapters of one request together may take.
 pub const ADAPTERS_DEADLINE: Duration = Duration::from_millis(500);
 
-/// Decides one request.
+/// Decides one request. Whatever fails on the way makes it a denial, marked degraded and never to be cached.
 ///
 /// The adapters are asked only where the policies allow: a deny is a deny whatever they say.
-///
-/// # Errors
-/// When the attributes make no request that policies can be asked about.
-pub async fn check(snapshot: &Snapshot, attributes: &Attributes) -> Result<Decision, RequestError> {
-    let evaluation = engine::evaluate(&snapshot.bundle, attributes)?;
+pub async fn check(snapshot: &Snapshot, attributes: &Attributes) -> Decision {
+    let evaluation = match engine::evaluate(&snapshot.bundle, attributes) {
+        Ok(evaluation) => evaluation,
+        Err(error) => return decision(snapshot, failed(with_cause(&error)), Vec::new(), Vec::new()),
+    };
     let mut opinion = evaluation.opinion.clone();
     if opinion.verdict == Verdict::Allow {
         opinion = opinion.and(ask_adapters(snapshot, attributes, &evaluation).await);
     }
-    let allowed = opinion.verdict == Verdict::Allow;
-    let rules = &snapshot.bundle.rules;
-    Ok(Decision {
-        verdict: opinion.verdict,
-        reasons: opinion.reasons,
-        message: opinion.message,
-        limits: if allowed { evaluation.limits } else { Vec::new() },
-        rules: evaluation.rules.into_iter().filter(|rule| rules.reports(rule)).collect(),
-        valid_for: if opinion.degraded { Duration::ZERO } else { opinion.valid_for },
+    decision(snapshot, opinion, evaluation.limits, evaluation.rules)
+}
+
+fn decision(snapshot: &Snapshot, opinion: Opinion, limits: Vec<String>, rules: Vec<String>) -> Decision {
+    let Opinion { reasons, message, degraded, .. } = opinion;
+    // An adapter may allow and yet say that something failed.
+    let verdict = if degraded { Verdict::Deny } else { opinion.verdict };
+    let known = &snapshot.bundle.rules;
+    Decision {
+        verdict,
+        reasons,
+        message,
+        // What is denied is charged to nothing.
+        limits: if verdict == Verdict::Allow { limits } else { Vec::new() },
+        rules: rules.into_iter().filter(|rule| known.reports(rule)).collect(),
+        valid_for: if degraded { Duration::ZERO } else { opinion.valid_for },
         revision: snapshot.revision,
-        degraded: opinion.degraded,
-    })
+        degraded,
+    }
 }
 
 async fn ask_adapters(snapshot: &Snapshot, attributes: &Attributes, evaluation: &Evaluation) -> Opinion {
@@ -48,7 +55,7 @@ async fn ask_adapters(snapshot: &Snapshot, attributes: &Attributes, evaluation: 
     });
     match tokio::time::timeout(ADAPTERS_DEADLINE, join_all(asked)).await {
         Ok(opinions) => opinions.into_iter().fold(Opinion::indifferent(), Opinion::and),
-        Err(_elapsed) => refused("the check adapters took too long".to_owned()),
+        Err(_elapsed) => failed("the check adapters took too long".to_owned()),
     }
 }
 
@@ -60,15 +67,16 @@ async fn ask(
     evaluation: &Evaluation,
 ) -> Opinion {
     let Some(handler) = snapshot.handlers.get(&action.handler) else {
-        return refused(format!("the handler `{}` is not running", action.handler));
+        return failed(format!("the handler `{}` is not running", action.handler));
     };
     let mut combined = Opinion::indifferent();
     for inputs in &action.instances {
-        let instance = instance(inputs, attributes, evaluation);
-        let opinion = match handler.check(&instance).await {
-            Ok(opinion) => opinion,
-            Err(error) => refused(format!("the handler `{}` failed: {error}", action.handler)),
+        let opinion = match instance(inputs, attributes, evaluation) {
+            Ok(instance) => handler.check(&instance).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
+        let opinion = opinion
+            .unwrap_or_else(|error| failed(format!("the handler `{}` has no answer: {error}", action.handler)));
         combined = combined.and(Opinion { reasons: reasons(&opinion, rule), ..opinion });
     }
     combined
@@ -82,21 +90,26 @@ fn reasons(opinion: &Opinion, rule: &str) -> Vec<String> {
     }
 }
 
-fn instance(inputs: &InstanceInputs, attributes: &Attributes, evaluation: &Evaluation) -> Instance {
-    let value = |input: &Input| match input {
-        Input::Operand(operand) => operand.read(attributes, None),
-        Input::Expression { expression, .. } => evaluation.input(expression),
-    };
-    let fields = inputs.fields.iter().filter_map(|(name, input)| Some((name.clone(), value(input)?)));
-    Instance { name: inputs.name.clone(), fields: fields.collect() }
+fn instance(
+    inputs: &InstanceInputs,
+    attributes: &Attributes,
+    evaluation: &Evaluation,
+) -> Result<Instance, InputError> {
+    let mut fields = Vec::with_capacity(inputs.fields.len());
+    for (name, input) in &inputs.fields {
+        let value = match input {
+            Input::Operand(operand) => operand.read(attributes, None),
+            Input::Expression { expression, .. } => Some(evaluation.input(expression)?),
+        };
+        fields.extend(value.map(|value| (name.clone(), value)));
+    }
+    Ok(Instance { name: inputs.name.clone(), fields })
 }
 
-fn refused(message: String) -> Opinion {
-    Opinion {
-        verdict: Verdict::Deny,
-        reasons: Vec::new(),
-        message,
-        valid_for: Duration::ZERO,
-        degraded: true,
-    }
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! policyd's configuration file.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use daemon::config_file::{self, span_of};
@@ -11,6 +14,9 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::publish::Addresses;
+
+/// The longest join token file, in bytes.
+const TOKEN_SIZE_MAX: u64 = 4096;
 
 /// What policyd needs to start.
 #[derive(Debug)]
@@ -35,7 +41,7 @@ struct RawConfig {
     listen: SocketAddr,
     #[serde(default = "any_port")]
     admin: SocketAddr,
-    trust_domain: TrustDomain,
+    trust_domain: Spanned<TrustDomain>,
     ca: SocketAddr,
     trust_bundle: Spanned<PathBuf>,
     join_token_file: Spanned<PathBuf>,
@@ -63,32 +69,30 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut findings = Findings::new();
         findings.add_source(name.as_str(), source.as_str());
-        let mut wrong = |place: &Spanned<PathBuf>, message: String, help: &str| {
-            findings
-                .push(Finding::at(name.as_str(), &source, span_of(place, &source), message).with_help(help));
+        let mut wrong = |span: Range<usize>, message: String, help: &str| {
+            findings.push(Finding::at(name.as_str(), &source, span, message).with_help(help));
         };
-        let bundle = match TrustBundle::load(raw.trust_domain.clone(), &folder.join(&raw.trust_bundle.value))
-        {
-            Ok(bundle) => Some(bundle),
-            Err(error) => {
+        let ca_id = identity::ca_id(&raw.trust_domain.value)
+            .map_err(|error| {
+                let message = format!("the trust domain makes no SPIFFE IDs: {error}");
+                wrong(span_of(&raw.trust_domain, &source), message, "choose a shorter one");
+            })
+            .ok();
+        let bundle = TrustBundle::load(raw.trust_domain.value.clone(), &folder.join(&raw.trust_bundle.value))
+            .map_err(|error| {
                 let help = "`tidegate ca` writes it to `trust-bundle.pem` in its state folder";
-                wrong(&raw.trust_bundle, format!("the trust bundle can't be used: {error}"), help);
-                None
-            }
-        };
-        let token = match std::fs::read_to_string(folder.join(&raw.join_token_file.value)) {
-            Ok(token) => Some(token.trim().to_owned()),
-            Err(error) => {
-                wrong(
-                    &raw.join_token_file,
-                    format!("the token can't be read: {error}"),
-                    "make one with `tidegate ca token`",
-                );
-                None
-            }
-        };
-        match (bundle, token, identity::ca_id(&raw.trust_domain)) {
-            (Some(bundle), Some(join_token), Ok(ca_id)) => Ok(Self {
+                let message = format!("the trust bundle can't be used: {error}");
+                wrong(span_of(&raw.trust_bundle, &source), message, help);
+            })
+            .ok();
+        let join_token = read_token(&folder.join(&raw.join_token_file.value))
+            .map_err(|why| {
+                let message = format!("the token can't be read: {why}");
+                wrong(span_of(&raw.join_token_file, &source), message, "make one with `tidegate ca token`");
+            })
+            .ok();
+        match (bundle, join_token, ca_id) {
+            (Some(bundle), Some(join_token), Some(ca_id)) => Ok(Self {
                 bundle: folder.join(raw.bundle),
                 listen: raw.listen,
                 admin: raw.admin,
@@ -100,6 +104,66 @@ impl Config {
     }
 }
 
+fn read_token(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(TOKEN_SIZE_MAX + 1).read_to_string(&mut text))
+        .map_err(|error| error.to_string())?;
+    match text.trim() {
+        "" => Err("the file is empty".to_owned()),
+        _ if text.len() as u64 > TOKEN_SIZE_MAX => Err(format!("the file has more than {TOKEN_SIZE_MAX} bytes")),
+        token => Ok(token.to_owned()),
+    }
+}
+
 fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policyd.yaml");
+        std::fs::write(folder.path().join("token"), " \n").unwrap();
+        std::fs::write(
+            &file,
+            "bundle: b\ntrust_domain: shop.example\nca: 127.0.0.1:1\ntrust_bundle: none.pem\njoin_token_file: token\n",
+        )
+        .unwrap();
+        let told = Config::load(&file).unwrap_err().render(false);
+        let told = told.replace(&folder.path().display().to_string(), "…");
+        expect![[r#"
+            error: the trust bundle can't be used: can't read the trust bundle `…/none.pem`: No such file or directory (os error 2)
+             --> …/policyd.yaml:4:15
+              |
+            4 | trust_bundle: none.pem
+              |               ^^^^^^^^
+              |
+              = help: `tidegate ca` writes it to `trust-bundle.pem` in its state folder
+
+            error: the token can't be read: the file is empty
+             --> …/policyd.yaml:5:18
+              |
+            5 | join_token_file: token
+              |                  ^^^^^
+              |
+              = help: make one with `tidegate ca token`
+
+        "#]].assert_eq(&told);
+    }
+
+    #[test]
+    fn a_token_file_has_a_size() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "abc\n").unwrap();
+        assert_eq!(read_token(file.path()).unwrap(), "abc");
+        std::fs::write(file.path(), "a".repeat(4097)).unwrap();
+        assert_eq!(read_token(file.path()).unwrap_err(), "the file has more than 4096 bytes");
+    }
 }

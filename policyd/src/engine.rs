@@ -2,10 +2,13 @@
 
 mod request;
 
+use std::net::IpAddr;
+
 use cedar_policy::{
     Authorizer, Context, Entities, EntityUid, EvalResult, Expression, PolicySet, Request, Response,
     eval_expression,
 };
+use ipnet::IpNet;
 use model::decision::Opinion;
 use model::{Attributes, Value, Verdict};
 
@@ -28,6 +31,17 @@ pub struct Evaluation {
     entities: Entities,
 }
 
+/// Why an input of an adapter has no value.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// Its evaluation failed.
+    #[error("an input can't be evaluated: {0}")]
+    Evaluation(#[source] Box<cedar_policy::EvaluationError>),
+    /// It is a set, a record, a range of addresses.
+    #[error("an input evaluates to `{0}`, which is no simple value")]
+    NotSimple(String),
+}
+
 /// Evaluates the policies and conditions of `bundle` on a request.
 ///
 /// Cedar skips a policy whose evaluation fails, a `forbid` too, so any failure means deny, marked degraded.
@@ -41,7 +55,7 @@ pub fn evaluate(bundle: &Bundle, attributes: &Attributes) -> Result<Evaluation, 
     let opinion = opinion(&answer(&bundle.policies), bundle);
     let conditions = answer(&bundle.conditions);
     let opinion = match first_error(&conditions) {
-        Some(error) => degraded(error),
+        Some(error) => failed(error),
         None => opinion,
     };
     let (mut limits, mut rules) = (Vec::new(), Vec::new());
@@ -59,19 +73,33 @@ pub fn evaluate(bundle: &Bundle, attributes: &Attributes) -> Result<Evaluation, 
 }
 
 impl Evaluation {
-    /// The value of an expression on this request; nothing when it fails or is of no simple type.
-    pub fn input(&self, expression: &Expression) -> Option<Value> {
-        match eval_expression(&self.request, &self.entities, expression).ok()? {
-            EvalResult::Bool(value) => Some(Value::Bool(value)),
-            EvalResult::Long(value) => Some(Value::Long(value)),
-            EvalResult::String(value) => Some(Value::Text(value)),
-            EvalResult::EntityUid(uid) => Some(Value::Text(uid.id().unescaped().to_owned())),
+    /// The value of an expression on this request.
+    ///
+    /// # Errors
+    /// When the evaluation fails, or ends in a value of no simple type.
+    pub fn input(&self, expression: &Expression) -> Result<Value, InputError> {
+        let value = eval_expression(&self.request, &self.entities, expression);
+        match value.map_err(|error| InputError::Evaluation(Box::new(error)))? {
+            EvalResult::Bool(value) => Ok(Value::Bool(value)),
+            EvalResult::Long(value) => Ok(Value::Long(value)),
+            EvalResult::String(value) => Ok(Value::Text(value)),
+            EvalResult::EntityUid(uid) => Ok(Value::Text(uid.id().unescaped().to_owned())),
             EvalResult::ExtensionValue(text) => {
-                let address = text.strip_prefix("ip(\"")?.strip_suffix("\")")?;
-                address.split('/').next()?.parse().ok().map(Value::Ip)
+                address(&text).map(Value::Ip).ok_or(InputError::NotSimple(text))
             }
-            EvalResult::Set(_) | EvalResult::Record(_) => None,
+            other @ (EvalResult::Set(_) | EvalResult::Record(_)) => {
+                Err(InputError::NotSimple(other.to_string()))
+            }
         }
+    }
+}
+
+/// The address in Cedar's `ip("…")`, if it is one and not a range.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.strip_prefix("ip(\"")?.strip_suffix("\")")?;
+    match text.parse::<IpNet>() {
+        Ok(range) => (range.prefix_len() == range.max_prefix_len()).then(|| range.addr()),
+        Err(_) => text.parse().ok(),
     }
 }
 
@@ -84,7 +112,7 @@ pub fn evaluate_constant(expression: &Expression) -> Option<EvalResult> {
 
 fn opinion(response: &Response, bundle: &Bundle) -> Opinion {
     if let Some(error) = first_error(response) {
-        return degraded(error);
+        return failed(error);
     }
     let mut reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
     reasons.sort();
@@ -102,7 +130,8 @@ fn first_error(response: &Response) -> Option<String> {
     response.diagnostics().errors().next().map(ToString::to_string)
 }
 
-fn degraded(message: String) -> Opinion {
+/// What a failure to decide amounts to: a denial that says why, and holds for this request alone.
+pub(crate) fn failed(message: String) -> Opinion {
     Opinion {
         verdict: Verdict::Deny,
         reasons: Vec::new(),

@@ -9,17 +9,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use model::Limit;
 
-/// The most keys kept. One takes about 100 bytes.
+/// The most keys kept. One takes about 100 bytes besides its text.
 pub const KEYS_MAX: usize = 1_000_000;
-/// Keys whose allowance is whole again are dropped once this many calls have passed.
+/// The most bytes of text in all keys kept.
+pub const KEY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Keys whose allowance is whole again are dropped once this many calls have passed,
 const CALLS_BETWEEN_SWEEPS: usize = 100_000;
+/// or when there is no room, but no more often than once in so many nanoseconds: it walks all keys.
+const SWEEP_PAUSE: i128 = 1_000_000_000;
 
 /// The state of all mesh-wide limits.
 #[derive(Debug, Default)]
 pub struct Store {
     /// By limit and key: when the allowance is whole again, in nanoseconds since 1970.
     whole_at: HashMap<(String, String), i128>,
+    key_bytes: usize,
     calls_since_sweep: usize,
+    swept_at: i128,
 }
 
 /// What a request is charged to.
@@ -44,7 +50,7 @@ pub struct Balance {
 
 /// There is no room for another key. Never an allow: the limit's fail mode decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {KEYS_MAX} keys of rate limits are in use")]
+#[error("too many keys of rate limits are in use, or too long ones")]
 pub struct Full;
 
 impl Store {
@@ -67,12 +73,17 @@ impl Store {
             taken.insert(entry, after);
         }
         if all {
-            if self.whole_at.len() + taken.len() > KEYS_MAX {
+            let taken: Vec<((String, String), i128)> = taken
+                .into_iter()
+                .map(|((limit, key), whole_at)| ((limit.to_owned(), key.to_owned()), whole_at))
+                .collect();
+            let new = || taken.iter().map(|(entry, _)| entry).filter(|entry| !self.whole_at.contains_key(entry));
+            let key_bytes = self.key_bytes + new().map(size).sum::<usize>();
+            if self.whole_at.len() + new().count() > KEYS_MAX || key_bytes > KEY_BYTES_MAX {
                 return Err(Full);
             }
-            for ((limit, key), whole_at) in &taken {
-                self.whole_at.insert(((*limit).to_owned(), (*key).to_owned()), *whole_at);
-            }
+            self.key_bytes = key_bytes;
+            self.whole_at.extend(taken);
         }
         Ok((all, charges.iter().map(|charge| self.balance(charge, now)).collect()))
     }
@@ -89,7 +100,8 @@ impl Store {
 
     fn whole_at(&self, charge: &Charge<'_>, now: i128) -> i128 {
         let entry = (charge.limit.name.clone(), charge.key.to_owned());
-        self.whole_at.get(&entry).copied().unwrap_or(now).max(now)
+        // Never more than a whole allowance is used: the limit may have been wider, or the clock ahead, before.
+        self.whole_at.get(&entry).map_or(now, |whole_at| (*whole_at).clamp(now, now + capacity(charge.limit)))
     }
 
     fn balance(&self, charge: &Charge<'_>, now: i128) -> Balance {
@@ -105,11 +117,19 @@ impl Store {
 
     fn sweep(&mut self, now: i128) {
         self.calls_since_sweep += 1;
-        if self.calls_since_sweep >= CALLS_BETWEEN_SWEEPS || self.whole_at.len() >= KEYS_MAX {
-            self.calls_since_sweep = 0;
+        let full = self.whole_at.len() >= KEYS_MAX || self.key_bytes >= KEY_BYTES_MAX / 2;
+        let due = self.calls_since_sweep >= CALLS_BETWEEN_SWEEPS || full;
+        // A clock that was set back makes it due as well.
+        if due && !(0..SWEEP_PAUSE).contains(&(now - self.swept_at)) {
+            (self.calls_since_sweep, self.swept_at) = (0, now);
             self.whole_at.retain(|_, whole_at| *whole_at > now);
+            self.key_bytes = self.whole_at.keys().map(size).sum();
         }
     }
+}
+
+fn size((limit, key): &(String, String)) -> usize {
+    limit.len() + key.len()
 }
 
 /// What one request costs, in time.
@@ -191,6 +211,44 @@ mod tests {
         let mut store = Store::default();
         assert!(!store.take(&twice, at(0)).unwrap().0);
         assert!(store.is_empty());
+    }
+
+    #[test]
+    fn the_same_key_of_another_limit_is_another_allowance() {
+        let (one, other) = (limit("one", "1/h", 1), limit("other", "1/h", 1));
+        let mut store = Store::default();
+        assert!(store.take(&[Charge { limit: &one, key: "k" }], at(0)).unwrap().0);
+        assert!(store.take(&[Charge { limit: &other, key: "k" }], at(0)).unwrap().0);
+        let both = [Charge { limit: &one, key: "k2" }, Charge { limit: &other, key: "k" }];
+        let (allowed, balances) = store.take(&both, at(0)).unwrap();
+        assert!(!allowed);
+        assert_eq!((balances[0].remaining, balances[1].remaining), (1, 0));
+        assert!(store.take(&both[..1], at(0)).unwrap().0, "the refused call took nothing");
+    }
+
+    #[test]
+    fn a_limit_that_is_widened_is_wider_at_once() {
+        let (narrow, wide) = (limit("l", "1/h", 1), limit("l", "100/s", 100));
+        let mut store = Store::default();
+        assert!(store.take(&[Charge { limit: &narrow, key: "k" }], at(0)).unwrap().0);
+        let wide = [Charge { limit: &wide, key: "k" }];
+        assert_eq!(store.take(&wide, at(0)).unwrap().1[0].retry_after, Duration::from_millis(10));
+        assert!(store.take(&wide, at(10)).unwrap().0);
+    }
+
+    #[test]
+    fn a_store_without_room_refuses_new_keys_alone_until_some_are_whole() {
+        let limit = limit("l", "10/s", 10);
+        let charge = |key| [Charge { limit: &limit, key }];
+        let mut store = Store::default();
+        assert!(store.take(&charge("known"), at(0)).unwrap().0);
+        // As if others had filled it.
+        store.key_bytes = KEY_BYTES_MAX;
+        store.swept_at = at(0).as_nanosecond();
+        assert_eq!(store.take(&charge("new"), at(10)), Err(Full));
+        assert!(store.take(&charge("known"), at(10)).unwrap().0);
+        assert!(store.take(&charge("new"), at(1000)).unwrap().0);
+        assert_eq!(store.len(), 1, "the known key was whole again, and dropped");
     }
 
     proptest! {

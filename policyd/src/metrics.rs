@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{Decision, Verdict};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,10 +19,12 @@ pub struct Metrics {
     limit_outcomes: Family<LimitLabels, Counter>,
     limit_keys: Gauge,
     proxies: Gauge,
-    acknowledgements: Family<ResultLabels, Counter>,
-    reloads: Family<ResultLabels, Counter>,
+    acknowledgements: Family<OutcomeLabels, Counter>,
+    reloads: Family<OutcomeLabels, Counter>,
     bundle_valid: Gauge,
     revision: Gauge,
+    renewals: Family<OutcomeLabels, Counter>,
+    certificate_expiry: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,16 +39,13 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: Outcome,
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Outcome(bool);
-
-impl EncodeLabelValue for Outcome {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        if self.0 { "ok" } else { "failed" }.encode(encoder)
+impl OutcomeLabels {
+    const fn of(ok: bool) -> Self {
+        Self { outcome: if ok { "ok" } else { "failed" } }
     }
 }
 
@@ -75,32 +74,44 @@ impl Metrics {
             reloads: Family::default(),
             bundle_valid: Gauge::default(),
             revision: Gauge::default(),
+            renewals: Family::default(),
+            certificate_expiry: Gauge::default(),
         };
+        new.register(metrics);
+        new
+    }
+
+    fn register(&self, metrics: &daemon::Metrics) {
         metrics.with_registry(|registry| {
             let r = registry.sub_registry_with_prefix("tidegate_policyd");
-            r.register("checks", "Decisions made, by verdict", new.checks.clone());
-            r.register("check_seconds", "Time to make a decision", new.check_seconds.clone());
+            r.register("checks", "Decisions made, by verdict", self.checks.clone());
+            r.register("check_seconds", "Time to make a decision", self.check_seconds.clone());
             r.register(
                 "limit_charges",
                 "Charges to mesh-wide limits, by outcome",
-                new.limit_outcomes.clone(),
+                self.limit_outcomes.clone(),
             );
-            r.register("limit_keys", "Keys of mesh-wide limits in use", new.limit_keys.clone());
-            r.register("proxies", "Proxies that watch", new.proxies.clone());
+            r.register("limit_keys", "Keys of mesh-wide limits in use", self.limit_keys.clone());
+            r.register("proxies", "Proxies that watch", self.proxies.clone());
             r.register(
                 "acknowledgements",
                 "Revisions applied or refused by proxies",
-                new.acknowledgements.clone(),
+                self.acknowledgements.clone(),
             );
-            r.register("reloads", "Times the bundle was read again", new.reloads.clone());
+            r.register("reloads", "Times the bundle was read again", self.reloads.clone());
             r.register(
                 "bundle_valid",
                 "1 if the bundle on disk is the one in force",
-                new.bundle_valid.clone(),
+                self.bundle_valid.clone(),
             );
-            r.register("revision", "Number of the revision in force", new.revision.clone());
+            r.register("revision", "Number of the revision in force", self.revision.clone());
+            r.register("certificate_renewals", "Tries to get a certificate", self.renewals.clone());
+            r.register(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate ends",
+                self.certificate_expiry.clone(),
+            );
         });
-        new
     }
 
     pub(crate) fn checked(&self, decision: &Decision, took: Duration) {
@@ -132,15 +143,23 @@ impl Metrics {
     }
 
     pub(crate) fn acknowledged(&self, applied: bool) {
-        self.acknowledgements.get_or_create(&ResultLabels { result: Outcome(applied) }).inc();
+        self.acknowledgements.get_or_create(&OutcomeLabels::of(applied)).inc();
     }
 
     pub(crate) fn reloaded(&self, ok: bool) {
-        self.reloads.get_or_create(&ResultLabels { result: Outcome(ok) }).inc();
+        self.reloads.get_or_create(&OutcomeLabels::of(ok)).inc();
         self.bundle_valid.set(i64::from(ok));
     }
 
     pub(crate) fn published(&self, number: u64) {
         self.revision.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn identity(&self, event: &identity::client::Event<'_>) {
+        use identity::client::Event::{Attested, Failed, Renewed};
+        if let Attested(identity) | Renewed(identity) = event {
+            self.certificate_expiry.set(identity.svid.not_after.as_second());
+        }
+        self.renewals.get_or_create(&OutcomeLabels::of(!matches!(event, Failed { .. }))).inc();
     }
 }

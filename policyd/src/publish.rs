@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api::config::{Config, Endpoint, Service};
-use model::Scope;
+use model::{Scope, SpiffeId};
 
 use crate::bundle::mesh;
 use crate::snapshot::Snapshot;
@@ -12,12 +12,16 @@ use crate::snapshot::Snapshot;
 /// Inbound addresses by instance name, for instances whose address the bundle leaves open.
 pub type Addresses = BTreeMap<String, SocketAddr>;
 
-/// The configuration of a proxy that enforces for `services`.
+/// The configuration of the proxy with the identity `peer`, which enforces for `services`.
 ///
-/// It is told of every service of the mesh, for any may be called, but only of its own services' policies.
-pub fn config(snapshot: &Snapshot, services: &[String], addresses: &Addresses) -> Config {
+/// It is told of every service of the mesh, for any may be called, but only of its own services' policies. A
+/// service that is no longer `peer`'s since a change of the bundle is none of its own.
+pub fn config(snapshot: &Snapshot, peer: &SpiffeId, services: &[String], addresses: &Addresses) -> Config {
     let bundle = &snapshot.bundle;
-    let own = |name: &String| services.contains(name);
+    let own = |name: &String| {
+        services.contains(name)
+            && bundle.mesh.services.get(name).is_some_and(|service| service.spiffe_id == *peer)
+    };
     let described = bundle.mesh.services.iter().map(|(name, service)| Service {
         name: name.clone(),
         spiffe_ids: vec![service.spiffe_id.clone()],

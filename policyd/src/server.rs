@@ -1,23 +1,29 @@
-//! The gRPC surface: parse, call, map. The only file that knows `tonic::Status`.
+//! The gRPC surface: parse, call, map. With [`Watcher`], the only place that knows `tonic::Status`.
+
+mod watcher;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::policy as wire;
-use api::policy::policy_service_server::PolicyService;
+use api::policy::policy_service_server::{PolicyService, PolicyServiceServer};
 use daemon::{Clock, Lifecycle};
 use futures_util::{Stream, StreamExt};
+use identity::tls::{self, ClientAuth};
 use model::{Attributes, SpiffeId};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::limits::{Charge, Store};
 use crate::metrics::Metrics;
 use crate::publish::{self, Addresses};
 use crate::snapshot::{Current, Snapshot};
+pub use watcher::HEARTBEAT;
+use watcher::Watcher;
 
 /// The largest message accepted, in bytes. A Check carries the head of one request.
 pub const MESSAGE_SIZE_MAX: usize = 256 * 1024;
@@ -25,10 +31,16 @@ pub const MESSAGE_SIZE_MAX: usize = 256 * 1024;
 pub const CHARGES_MAX: usize = 32;
 /// The longest key of a charge, in bytes.
 pub const KEY_SIZE_MAX: usize = 4096;
-/// How often a proxy hears that nothing has changed.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Updates that may wait for a slow proxy. It needs only the newest, and gets it once it reads again.
-const UPDATES_QUEUED: usize = 2;
+/// The most services that one proxy enforces for.
+pub const SERVICES_MAX: usize = 100;
+/// The longest name of a proxy, in bytes.
+pub const INSTANCE_LENGTH_MAX: usize = 256;
+/// How long a proxy that watches may take to say Hello.
+pub const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// HTTP/2 streams of one proxy at once: one Watch, and a Check or Take for each request in flight.
+const STREAMS_MAX: u32 = 1000;
+/// How often an idle connection is pinged, so that a proxy that is gone without a word is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The service.
 #[derive(Debug)]
@@ -38,7 +50,7 @@ pub struct Server {
     /// The state of mesh-wide limits.
     pub limits: Mutex<Store>,
     /// Inbound addresses the bundle leaves open.
-    pub addresses: Addresses,
+    pub addresses: Arc<Addresses>,
     /// The time.
     pub clock: Clock,
     /// When to stop.
@@ -63,10 +75,7 @@ impl PolicyService for Server {
             Attributes::try_from(attributes).map_err(|error| Status::invalid_argument(error.to_string()))?;
         may_ask(&snapshot, &peer, &attributes.resource)?;
         let started = tokio::time::Instant::now();
-        let decision = crate::check::check(&snapshot, &attributes).await.map_err(|error| {
-            warn!(error = &error as &dyn std::error::Error, principal = %attributes.principal, "a check could not be made");
-            Status::invalid_argument(error.to_string())
-        })?;
+        let decision = crate::check::check(&snapshot, &attributes).await;
         self.metrics.checked(&decision, started.elapsed());
         debug!(
             principal = %attributes.principal,
@@ -77,6 +86,9 @@ impl PolicyService for Server {
             revision = %decision.revision,
             "checked"
         );
+        if decision.degraded {
+            warn!(principal = %attributes.principal, service = attributes.resource, why = decision.message, "denied, for a failure");
+        }
         Ok(Response::new(wire::CheckResponse { decision: Some(decision.into()) }))
     }
 
@@ -113,89 +125,65 @@ impl PolicyService for Server {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let peer = peer(&request)?;
         let mut incoming = request.into_inner();
-        let hello = match incoming.message().await?.and_then(|request| request.message) {
-            Some(wire::watch_request::Message::Hello(hello)) => hello,
-            _ => return Err(Status::invalid_argument("the first message has to be a Hello")),
-        };
-        for service in &hello.services {
-            may_ask(&self.current.get(), &peer, service)?;
-        }
-        info!(instance = hello.instance, peer = %peer, services = ?hello.services, "a proxy watches");
-        let (sender, receiver) = mpsc::channel(UPDATES_QUEUED);
-        let watcher = Watcher { hello, addresses: self.addresses.clone(), sender };
-        self.lifecycle.spawn(watcher.run(
-            self.current.clone(),
-            self.lifecycle.clone(),
-            self.metrics.clone(),
+        let hello = self.hello(&mut incoming).await?;
+        let snapshot = self.current.get();
+        hello.services.iter().try_for_each(|service| may_ask(&snapshot, &peer, service))?;
+        // One message: the watcher waits for room before it decides what to send.
+        let (outgoing, messages) = mpsc::channel(1);
+        let watcher = Watcher {
+            peer,
+            instance: hello.instance,
+            services: hello.services,
+            addresses: self.addresses.clone(),
+            current: self.current.clone(),
+            metrics: self.metrics.clone(),
             incoming,
-        ));
-        Ok(Response::new(ReceiverStream::new(receiver).boxed()))
+            outgoing,
+        };
+        self.lifecycle.spawn(watcher.run(self.lifecycle.clone()));
+        Ok(Response::new(ReceiverStream::new(messages).boxed()))
     }
 }
 
-/// One proxy that watches.
-struct Watcher {
-    hello: wire::Hello,
-    addresses: Addresses,
-    sender: mpsc::Sender<Result<wire::WatchResponse, Status>>,
-}
-
-impl Watcher {
-    async fn run(
-        self,
-        current: Current,
-        lifecycle: Lifecycle,
-        metrics: Arc<Metrics>,
-        mut incoming: Streaming<wire::WatchRequest>,
-    ) {
-        let _connected = metrics.proxy_connected();
-        let mut snapshots = current.subscribe();
-        snapshots.mark_changed();
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        loop {
-            let message = tokio::select! {
-                biased;
-                () = lifecycle.stopping() => break,
-                changed = snapshots.changed() => match changed {
-                    Ok(()) => self.config(&snapshots.borrow_and_update().clone()),
-                    Err(_closed) => break,
-                },
-                request = incoming.message() => match request {
-                    Ok(Some(request)) => {
-                        self.acknowledged(request, &metrics);
-                        continue;
-                    }
-                    Ok(None) | Err(_) => break,
-                },
-                _ = heartbeat.tick() => floor(&current.get()),
-            };
-            if self.sender.send(Ok(message)).await.is_err() {
-                break;
+impl Server {
+    /// Serves on `listener`, with the certificates of `identity`, until the daemon stops. Returns at once.
+    pub fn serve(self, listener: TcpListener, identity: &identity::Source) {
+        let lifecycle = self.lifecycle.clone();
+        let tls = tls::server_config(identity, self.clock.clone(), ClientAuth::Required, tls::H2);
+        let incoming = identity::grpc::incoming(listener, tls, &lifecycle);
+        let service = PolicyServiceServer::new(self).max_decoding_message_size(MESSAGE_SIZE_MAX);
+        let stopping = lifecycle.clone();
+        let serving = tonic::transport::Server::builder()
+            .max_concurrent_streams(STREAMS_MAX)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, async move { stopping.stopping().await });
+        lifecycle.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the gRPC server ended");
             }
+        });
+    }
+
+    async fn hello(&self, incoming: &mut Streaming<wire::WatchRequest>) -> Result<wire::Hello, Status> {
+        let first = tokio::select! {
+            () = self.lifecycle.stopping() => return Err(Status::unavailable("policyd is stopping")),
+            first = tokio::time::timeout(HELLO_DEADLINE, incoming.message()) => {
+                first.map_err(|_elapsed| Status::deadline_exceeded("no Hello came"))??
+            }
+        };
+        let Some(wire::watch_request::Message::Hello(hello)) = first.and_then(|first| first.message) else {
+            return Err(Status::invalid_argument("the first message has to be a Hello"));
+        };
+        if hello.services.is_empty() || hello.services.len() > SERVICES_MAX {
+            return Err(Status::invalid_argument(format!("a Hello names 1 to {SERVICES_MAX} services")));
         }
-        info!(instance = self.hello.instance, "a proxy stopped watching");
-    }
-
-    fn config(&self, snapshot: &Snapshot) -> wire::WatchResponse {
-        let config = publish::config(snapshot, &self.hello.services, &self.addresses);
-        wire::WatchResponse { message: Some(wire::watch_response::Message::Config((&config).into())) }
-    }
-
-    fn acknowledged(&self, request: wire::WatchRequest, metrics: &Metrics) {
-        let Some(wire::watch_request::Message::Ack(ack)) = request.message else { return };
-        let revision = model::Revision::from(ack.revision.unwrap_or_default());
-        metrics.acknowledged(ack.error.is_empty());
-        if ack.error.is_empty() {
-            debug!(instance = self.hello.instance, %revision, "acknowledged");
-        } else {
-            warn!(instance = self.hello.instance, %revision, error = ack.error, "a proxy could not apply a revision");
+        if hello.instance.len() > INSTANCE_LENGTH_MAX {
+            let message = format!("the instance's name is longer than {INSTANCE_LENGTH_MAX} bytes");
+            return Err(Status::invalid_argument(message));
         }
+        Ok(hello)
     }
-}
-
-fn floor(snapshot: &Snapshot) -> wire::WatchResponse {
-    let heartbeat = wire::Heartbeat { floor: Some(snapshot.revision.into()) };
-    wire::WatchResponse { message: Some(wire::watch_response::Message::Heartbeat(heartbeat)) }
 }
 
 fn peer<T>(request: &Request<T>) -> Result<SpiffeId, Status> {

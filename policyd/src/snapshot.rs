@@ -42,8 +42,12 @@ impl Current {
 
     /// Replaces bundle and handlers. Every decision made before is out of date from here on.
     pub fn publish(&self, bundle: Arc<Bundle>, handlers: Arc<Handlers>) -> Revision {
-        let revision = self.get().revision.next();
-        self.0.send_replace(Arc::new(Snapshot { revision, bundle, handlers }));
+        let mut revision = Revision::default();
+        // Read and written under one lock: two calls at once never give one number to two states.
+        self.0.send_modify(|snapshot| {
+            revision = snapshot.revision.next();
+            *snapshot = Arc::new(Snapshot { revision, bundle, handlers });
+        });
         revision
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps the current snapshot in step with the bundle on disk and with what check adapters know.
 //!
-//! One task owns the bundle: it alone reads, builds and publishes. A bundle with a mistake is told of and
-//! changes nothing.
+//! One task owns the bundle: it alone reads, builds and publishes. A bundle with a mistake, or none at all, is
+//! told of and changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,21 +9,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use daemon::Lifecycle;
-use daemon::finding::Findings;
+use daemon::finding::{Finding, Findings};
+use futures_util::StreamExt;
+use model::Revision;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tokio::task::spawn_blocking;
+use tracing::{debug, error, info, warn};
 
-use crate::bundle::{Bundle, Files};
-use crate::handlers::Handlers;
+use crate::bundle::{Bundle, Files, mesh};
+use crate::handlers::{Changes, Handlers};
 use crate::metrics::Metrics;
 use crate::snapshot::Current;
 
-/// An editor writes a file in several steps: read once it has been quiet for this long,
+/// A change counts once the files have stayed the same for this long,
 const QUIET: Duration = Duration::from_millis(20);
-/// but at the latest this long after the first step.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// or once they were read this often.
+const READS_MAX: usize = 10;
 /// The bundle is looked at this often even if the system tells of no change, as network file systems don't.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -31,22 +33,27 @@ const POLL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Source {
     folder: PathBuf,
-    /// The files last read, good or bad: the same mistake is told once.
-    files: Files,
+    /// The files of the bundle in force.
+    in_force: Arc<Files>,
+    /// The files last refused, and why: nothing but an edit makes a bundle of them.
+    refused: Option<(Arc<Files>, Arc<Findings>)>,
     current: Current,
     metrics: Arc<Metrics>,
     /// Tells how the last reading went; for `up`, which shows it.
     status: watch::Sender<Status>,
+    /// The system's news of the folder.
     changes: mpsc::Receiver<()>,
-    _watcher: RecommendedWatcher,
+    /// The check adapters' news, from the handlers in force.
+    answers: Changes,
+    watcher: RecommendedWatcher,
 }
 
 /// How the last reading of the bundle went.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// How often the bundle was read.
+    /// How often there was something to tell: a bundle that came into force, or one that was refused.
     pub reads: u64,
-    /// What was wrong with it, if it was refused.
+    /// What is wrong with the bundle on disk, if it is refused.
     pub refused: Option<Arc<Findings>>,
 }
 
@@ -56,28 +63,33 @@ impl Source {
     /// # Errors
     /// [`Findings`] when the bundle has mistakes; else why it can't be watched.
     pub async fn start(folder: &Path, epoch: u64, metrics: Arc<Metrics>) -> Result<Self> {
-        // Watching starts before reading, so that no change falls in between.
         let (told, changes) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // A full queue already holds the news.
-            if event.is_ok_and(|event| !event.kind.is_access()) && told.try_send(()).is_err() {}
+            // An error may be all there is of a change. A full queue already holds the news.
+            if event.map_or(true, |event| !event.kind.is_access()) && told.try_send(()).is_err() {}
         })
         .context("the bundle's folder can't be watched")?;
-        let files = Files::read(folder)?;
-        watcher.watch(folder, RecursiveMode::NonRecursive).context("the bundle's folder can't be watched")?;
-        let bundle = Bundle::load(&files)?;
+        // Watching starts before reading, so that no change falls in between.
+        let watching = watcher.watch(folder, RecursiveMode::NonRecursive);
+        let files = Arc::new(read(folder.to_owned()).await?);
+        if let Err(error) = watching {
+            warn!(%error, "the system can't tell of changes to the bundle: it is read every {POLL:?}");
+        }
+        let bundle = load(&files).await?;
         warn_of(&bundle.warnings);
         let handlers = Handlers::start(&bundle).await?;
         metrics.reloaded(true);
         metrics.published(1);
         Ok(Self {
             folder: folder.to_owned(),
-            files,
+            in_force: files,
+            refused: None,
+            answers: handlers.changes(),
             current: Current::new(Arc::new(bundle), Arc::new(handlers), epoch),
             metrics,
             status: watch::Sender::default(),
             changes,
-            _watcher: watcher,
+            watcher,
         })
     }
 
@@ -95,62 +107,101 @@ impl Source {
     pub async fn run(mut self, lifecycle: Lifecycle) {
         let mut poll = tokio::time::interval(POLL);
         loop {
-            let handlers = self.current.get().handlers.clone();
-            let mut changes = handlers.changes();
             tokio::select! {
                 () = lifecycle.stopping() => break,
-                Some(()) = self.changes.recv() => {
-                    self.settle().await;
-                    self.reload().await;
-                }
-                _ = poll.tick() => self.reload().await,
-                () = any_changed(&mut changes) => self.republish(),
+                Some(()) = self.changes.recv() => self.look().await,
+                _ = poll.tick() => self.look().await,
+                Some(_) = self.answers.next() => self.republish(),
             }
         }
         self.current.get().handlers.close().await;
     }
 
-    /// Waits until the files have been quiet for a moment.
-    async fn settle(&mut self) {
-        let latest = Instant::now() + PATIENCE;
-        while Instant::now() < latest {
-            if tokio::time::timeout(QUIET, self.changes.recv()).await.is_err() {
-                return;
-            }
-        }
+    /// Looks at the bundle, and publishes it if it has changed and has no mistake.
+    async fn look(&mut self) {
+        let result = match self.read_settled().await {
+            Ok(files) if files == *self.in_force => Ok(None),
+            Ok(files) => match &self.refused {
+                Some((refused, findings)) if **refused == files => Err(findings.clone()),
+                _ => self.replace(Arc::new(files)).await.map(Some),
+            },
+            Err(findings) => Err(Arc::new(findings)),
+        };
+        self.tell(result);
     }
 
-    async fn reload(&mut self) {
-        let result = match Files::read(&self.folder) {
-            Ok(files) if files == self.files => return,
-            Ok(files) => {
-                self.files = files;
-                self.replace().await
+    /// Believes in a change only when the files still say the same a moment later: many programs empty a file
+    /// before they write it, and an empty file forbids nothing.
+    async fn read_settled(&mut self) -> Result<Files, Findings> {
+        let mut files = self.read_watched().await;
+        for _ in 1..READS_MAX {
+            if files.as_ref().is_ok_and(|files| *files == *self.in_force) {
+                break;
             }
-            Err(findings) => Err(findings),
+            tokio::time::sleep(QUIET).await;
+            let again = self.read_watched().await;
+            if again == files {
+                break;
+            }
+            files = again;
+        }
+        files
+    }
+
+    /// A folder that took the place of the one watched so far has to be watched anew.
+    async fn read_watched(&mut self) -> Result<Files, Findings> {
+        if let Err(error) = self.watcher.watch(&self.folder, RecursiveMode::NonRecursive) {
+            debug!(%error, "the bundle's folder can't be watched");
+        }
+        read(self.folder.clone()).await
+    }
+
+    async fn replace(&mut self, files: Arc<Files>) -> Result<Revision, Arc<Findings>> {
+        let bundle = match load(&files).await.and_then(|bundle| self.of_this_mesh(bundle)) {
+            Ok(bundle) => bundle,
+            Err(findings) => {
+                let findings = Arc::new(findings);
+                self.refused = Some((files, findings.clone()));
+                return Err(findings);
+            }
         };
-        self.metrics.reloaded(result.is_ok());
-        let refused = result.err().map(Arc::new);
-        if let Some(findings) = &refused {
-            error!(
+        // Not remembered as refused: what handlers need, such as a list's file, may be there at the next look.
+        let handlers = Handlers::start(&bundle).await?;
+        warn_of(&bundle.warnings);
+        // Listened to before anyone asks them. The handlers before end with the last Check that uses them.
+        self.answers = handlers.changes();
+        let revision = self.current.publish(Arc::new(bundle), Arc::new(handlers));
+        self.metrics.published(revision.number);
+        (self.in_force, self.refused) = (files, None);
+        Ok(revision)
+    }
+
+    /// All identities, policyd's too, belong to the trust domain it started with.
+    fn of_this_mesh(&self, bundle: Bundle) -> Result<Bundle, Findings> {
+        let ours = &self.current.get().bundle.mesh.trust_domain;
+        if bundle.mesh.trust_domain == *ours {
+            return Ok(bundle);
+        }
+        let message = format!("the trust domain was `{ours}` and can't change while policyd runs");
+        Err(Finding::in_file(mesh::FILE, message).with_help("change it back, or restart the mesh").into())
+    }
+
+    /// Tells what is new. The same mistake is told once.
+    fn tell(&self, result: Result<Option<Revision>, Arc<Findings>>) {
+        let before = self.status.borrow().refused.clone();
+        match &result {
+            Ok(None) if before.is_none() => return,
+            Ok(None) => info!("the bundle is again the one in force"),
+            Ok(Some(revision)) => info!(%revision, "the bundle was changed and is in force"),
+            Err(findings) if before.as_ref() == Some(findings) => return,
+            Err(findings) => error!(
                 "the bundle was changed and is refused; what was in force stays so: {}\n{}",
                 findings.summary(&self.folder.display().to_string()),
                 findings.render(false)
-            );
+            ),
         }
-        self.status.send_modify(|status| *status = Status { reads: status.reads + 1, refused });
-    }
-
-    async fn replace(&self) -> Result<(), Findings> {
-        let bundle = Bundle::load(&self.files)?;
-        warn_of(&bundle.warnings);
-        let handlers = Handlers::start(&bundle).await?;
-        let before = self.current.get().handlers.clone();
-        let revision = self.current.publish(Arc::new(bundle), Arc::new(handlers));
-        self.metrics.published(revision.number);
-        info!(%revision, "the bundle was changed and is in force");
-        before.close().await;
-        Ok(())
+        self.metrics.reloaded(result.is_ok());
+        self.status.send_modify(|status| *status = Status { reads: status.reads + 1, refused: result.err() });
     }
 
     /// The same bundle under a new revision: what an adapter answered before may no longer hold.
@@ -162,20 +213,31 @@ impl Source {
     }
 }
 
+async fn read(folder: PathBuf) -> Result<Files, Findings> {
+    match spawn_blocking(move || Files::read(&folder)).await {
+        Ok(result) => result,
+        Err(error) => Err(crashed(&error)),
+    }
+}
+
+async fn load(files: &Arc<Files>) -> Result<Bundle, Findings> {
+    let files = files.clone();
+    match spawn_blocking(move || Bundle::load(&files)).await {
+        Ok(result) => result,
+        Err(error) => Err(crashed(&error)),
+    }
+}
+
+/// A fault of ours, or of Cedar's, must not end the task: what is in force stays so.
+fn crashed(error: &tokio::task::JoinError) -> Findings {
+    Finding::in_file(mesh::FILE, format!("the bundle can't be checked, by a fault of Tidegate: {error}")).into()
+}
+
 fn warn_of(findings: &Findings) {
     if !findings.is_empty() {
         warn!("the bundle is in force, but look at this:\n{}", findings.render(false));
     }
 }
 
-/// Resolves when one of the receivers has news; never if there is none.
-async fn any_changed(receivers: &mut [watch::Receiver<u64>]) {
-    let changes: Vec<_> = receivers.iter_mut().map(|receiver| Box::pin(receiver.changed())).collect();
-    if changes.is_empty() {
-        return std::future::pending().await;
-    }
-    if let (Err(_closed), ..) = futures_util::future::select_all(changes).await {
-        // A handler that ended has nothing more to tell; the next bundle brings a new one.
-        std::future::pending::<()>().await;
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -89,11 +89,17 @@ impl FromStr for Destination {
 
 impl AccessLog {
     /// Opens the log; its writer ends, with every line written, once the last clone is gone.
-    pub(crate) async fn open(destination: &Destination, lifecycle: &Lifecycle, metrics: Metrics) -> io::Result<Self> {
+    pub(crate) async fn open(
+        destination: &Destination,
+        lifecycle: &Lifecycle,
+        metrics: Metrics,
+    ) -> io::Result<Self> {
         let writer: Box<dyn AsyncWrite + Send + Unpin> = match destination {
             Destination::Off => return Ok(Self { lines: None, metrics }),
             Destination::Stdout => Box::new(tokio::io::stdout()),
-            Destination::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path).await?),
+            Destination::File(path) => {
+                Box::new(OpenOptions::new().create(true).append(true).open(path).await?)
+            }
         };
         let (lines, queue) = mpsc::channel(QUEUE_MAX);
         drop(lifecycle.spawn(write(queue, writer)));

@@ -11,6 +11,7 @@ use daemon::{Admin, BlockReady, Clock, Lifecycle, Readiness};
 use identity::Source;
 use identity::client::Event;
 use identity::tls::{self, ClientAuth};
+use model::Revision;
 use tokio::net::TcpListener;
 
 use crate::access_log::AccessLog;
@@ -160,7 +161,10 @@ impl Frame {
             clock,
         });
         for listener in sockets.listeners(&source, &proxy.clock) {
-            drop(self.lifecycle.spawn(listener.serve_until_stopped(Arc::clone(&proxy), self.lifecycle.clone())));
+            drop(
+                self.lifecycle
+                    .spawn(listener.serve_until_stopped(Arc::clone(&proxy), self.lifecycle.clone())),
+            );
         }
         let id = &source.current().svid.id;
         tracing::info!(%id, inbound = %addresses.inbound, outbound = %addresses.outbound, "proxy started");
@@ -211,19 +215,34 @@ impl Sockets {
             Listener { socket: self.inbound, direction: Direction::Inbound, tls: Some(mutual) },
             Listener { socket: self.outbound, direction: Direction::Outbound, tls: None },
         ];
-        listeners.extend(self.ingress.map(|socket| Listener { socket, direction: Direction::Ingress, tls: None }));
+        listeners.extend(self.ingress.map(|socket| Listener {
+            socket,
+            direction: Direction::Ingress,
+            tls: None,
+        }));
         listeners
     }
 }
 
 impl Bound {
+    /// The revision in use.
+    pub fn revision(&self) -> Revision {
+        self.current.applied().config.revision
+    }
+
+    /// Resolves once `revision`, or a later one of its epoch, is in use.
+    pub async fn until_applied(&self, revision: Revision) {
+        self.current.until(|applied| applied.config.revision.reaches(revision)).await;
+    }
+
     /// Stops accepting, lets the requests under way end, and does what reports and logs still have to do.
     ///
-    /// False when some request was not done within [`DRAIN_TIMEOUT`].
+    /// False when requests, or then reports, were not done within [`DRAIN_TIMEOUT`].
     pub async fn drain(&self) -> bool {
         let drained = self.lifecycle.drain(DRAIN_TIMEOUT).await;
-        self.current.applied().reports.close_all().await;
-        drained
+        let current = self.current.applied();
+        let reported = tokio::time::timeout(DRAIN_TIMEOUT, current.reports.close_all()).await;
+        drained && reported.is_ok()
     }
 }
 
@@ -239,7 +258,9 @@ async fn start_identity(config: &Config, clock: &Clock, frame: &Frame) -> anyhow
         Event::Attested(identity) | Event::Renewed(identity) => metrics.certified(&identity.svid),
         Event::Failed { .. } => metrics.certificate_failed(),
     };
-    identity::client::start(client, clock.clone(), &frame.lifecycle, on_event).await.context("no certificate can be had")
+    identity::client::start(client, clock.clone(), &frame.lifecycle, on_event)
+        .await
+        .context("no certificate can be had")
 }
 
 async fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -251,7 +272,21 @@ fn unbound(address: SocketAddr, error: &io::Error) -> io::Error {
 }
 
 #[cfg(test)]
-pub(crate) async fn build_with(config: Config, listeners: Listeners, clock: Clock, source: Source) -> anyhow::Result<Bound> {
+impl Bound {
+    /// What policyd said last.
+    pub(crate) const fn current(&self) -> &Current {
+        &self.current
+    }
+}
+
+/// As [`build`], with an identity that needs no CA.
+#[cfg(test)]
+pub(crate) async fn build_with(
+    config: Config,
+    listeners: Listeners,
+    clock: Clock,
+    source: Source,
+) -> anyhow::Result<Bound> {
     let frame = Frame::new();
     let first_config = frame.readiness.block("the first configuration from policyd");
     frame.start(config, listeners.sockets, clock, source, first_config).await

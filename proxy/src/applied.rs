@@ -107,13 +107,13 @@ impl Applied {
         connect: impl Fn(&config::Service, SocketAddr) -> Pool,
     ) -> Result<Self, ApplyError> {
         let limits = Limits::after(&previous.limits, &config.limits)?;
-        let enforced = config.services.iter().find(|service| service.name == own_service).and_then(|service| {
-            let atoms = service.atoms.clone()?;
-            Some(Enforced { atoms, fail_mode: service.fail_mode, exposure: service.denial_exposure })
-        });
+        let enforced =
+            config.services.iter().find(|service| service.name == own_service).and_then(|service| {
+                let atoms = service.atoms.clone()?;
+                Some(Enforced { atoms, fail_mode: service.fail_mode, exposure: service.denial_exposure })
+            });
         let service = |service: &config::Service| {
-            let old_config = previous.config.services.iter().find(|old| old.name == service.name);
-            let previous = old_config.zip(previous.services.get(&service.name).map(Arc::as_ref));
+            let previous = previous.services.get(&service.name).map(Arc::as_ref);
             let made = Service::from_config(service, previous, |address| connect(service, address));
             (service.name.clone(), Arc::new(made))
         };
@@ -158,10 +158,15 @@ impl Current {
 
     /// The configuration now, or one that is `wanted` and comes within a second.
     pub(crate) async fn when(&self, wanted: impl Fn(&Applied) -> bool) -> Arc<Applied> {
-        let mut applied = self.applied.subscribe();
-        // Neither a timeout nor the end of the sender leaves anything better than what there is.
-        let _waited = tokio::time::timeout(ON_ITS_WAY, applied.wait_for(|applied| wanted(applied))).await;
+        // A timeout leaves nothing better than what there is.
+        let _waited = tokio::time::timeout(ON_ITS_WAY, self.until(wanted)).await;
         self.applied()
+    }
+
+    /// Resolves once the configuration is `wanted`.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Applied) -> bool) {
+        let mut applied = self.applied.subscribe();
+        drop(applied.wait_for(|applied| wanted(applied)).await);
     }
 }
 

@@ -159,11 +159,19 @@ impl Shared {
         };
         match flight.wait_for(Option::is_some).await.map(|answer| answer.clone()) {
             Ok(Some(answer)) => answer,
-            _ => Answer { result: Err(Unavailable("the question was lost".to_owned())), floor: self.current.floor() },
+            _ => Answer {
+                result: Err(Unavailable("the question was lost".to_owned())),
+                floor: self.current.floor(),
+            },
         }
     }
 
-    async fn pilot(self: Arc<Self>, question: Question, attributes: Attributes, landed: watch::Sender<Option<Answer>>) {
+    async fn pilot(
+        self: Arc<Self>,
+        question: Question,
+        attributes: Attributes,
+        landed: watch::Sender<Option<Answer>>,
+    ) {
         let asked_at = self.clock.now();
         // Removed even if the task is dropped half-way, lest all later callers wait for nothing.
         let _removed = Landing { flights: &self.flights, question: &question };

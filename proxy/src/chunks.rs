@@ -66,7 +66,9 @@ impl At {
             Self::Size { size, digits, in_extension, after_return, length } => {
                 size_line(byte, size, digits, in_extension, after_return, length)
             }
-            Self::DataEnd { after_return: false } if byte == b'\r' => Ok(Self::DataEnd { after_return: true }),
+            Self::DataEnd { after_return: false } if byte == b'\r' => {
+                Ok(Self::DataEnd { after_return: true })
+            }
             Self::DataEnd { after_return: true } if byte == b'\n' => Ok(Self::default()),
             Self::Trailer { empty, after_return, length } => trailer_line(byte, empty, after_return, length),
             _ => Err(BrokenChunks),
@@ -132,10 +134,10 @@ mod tests {
 
     #[test]
     fn the_end_is_found() {
-        let table: &[(&str, Result<(usize, bool), BrokenChunks>)] = &[
+        let table = [
             ("0\r\n\r\nGET /", Ok((5, true))),
             ("3\r\nabc\r\n0\r\n\r\nx", Ok((13, true))),
-            ("A;x=y\r\n0123456789\r\n0\r\nt: v\r\n\r\n", Ok((32, true))),
+            ("A;x=y\r\n0123456789\r\n0\r\nt: v\r\n\r\n", Ok((30, true))),
             ("00\r\n\r\n", Ok((6, true))),
             ("3\r\nab", Ok((5, false))),
             ("", Ok((0, false))),
@@ -153,7 +155,7 @@ mod tests {
             ("1000000000000000\r\n", Err(BrokenChunks)),
         ];
         for (text, expected) in table {
-            assert_eq!(read(text.as_bytes()), *expected, "{text:?}");
+            assert_eq!(read(text.as_bytes()), expected, "{text:?}");
         }
         assert_eq!(read(format!("1;{}", "x".repeat(LINE_MAX)).as_bytes()), Err(BrokenChunks));
         assert_eq!(read(format!("0\r\n{}", "x:y\r\n".repeat(LINE_MAX / 4)).as_bytes()), Err(BrokenChunks));

@@ -95,7 +95,7 @@ impl Config {
         let file = path.display().to_string();
         let source = config_file::read(path, &file)?;
         let raw: RawConfig = config_file::parse(&file, &source)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let mut reader = Reader { file: &file, source: &source, folder, findings: Findings::new() };
         reader.findings.add_source(file.clone(), source.as_str());
         match reader.config(raw) {
@@ -153,15 +153,24 @@ impl Reader<'_> {
     fn socket(&mut self, value: &Spanned<String>) -> Option<SocketAddr> {
         match value.value.parse() {
             Ok(address) => Some(address),
-            Err(_) => self.wrong(value, format!("`{}` is not an IP address with a port, such as `127.0.0.1:8080`", value.value)),
+            Err(_) => self.wrong(
+                value,
+                format!("`{}` is not an IP address with a port, such as `127.0.0.1:8080`", value.value),
+            ),
         }
     }
 
     fn application(&mut self, value: Spanned<String>) -> Option<String> {
-        let port = value.value.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port)?.parse::<u16>().ok());
+        let port = value
+            .value
+            .rsplit_once(':')
+            .and_then(|(host, port)| (!host.is_empty()).then_some(port)?.parse::<u16>().ok());
         match port {
             Some(1..) => Some(value.value),
-            _ => self.wrong(&value, format!("`{}` is not a host with a port, such as `127.0.0.1:9080`", value.value)),
+            _ => self.wrong(
+                &value,
+                format!("`{}` is not a host with a port, such as `127.0.0.1:9080`", value.value),
+            ),
         }
     }
 
@@ -174,11 +183,18 @@ impl Reader<'_> {
         let domain: TrustDomain = self.parsed(domain, "a trust domain")?;
         match TrustBundle::load(domain, &self.folder.join(&path.value)) {
             Ok(bundle) => Some(bundle),
-            Err(error) => self.wrong(path, format!("`{}` can't be used: {:#}", path.value.display(), anyhow::Error::from(error))),
+            Err(error) => self.wrong(
+                path,
+                format!("`{}` can't be used: {:#}", path.value.display(), anyhow::Error::from(error)),
+            ),
         }
     }
 
-    fn join_token(&mut self, token: Option<Spanned<String>>, file: Option<Spanned<PathBuf>>) -> Option<String> {
+    fn join_token(
+        &mut self,
+        token: Option<Spanned<String>>,
+        file: Option<Spanned<PathBuf>>,
+    ) -> Option<String> {
         match (token, file) {
             (Some(token), None) if token.value.is_empty() || token.value.len() > JOIN_TOKEN_MAX => {
                 self.wrong(&token, format!("a join token has 1 to {JOIN_TOKEN_MAX} bytes"))
@@ -186,18 +202,26 @@ impl Reader<'_> {
             (Some(token), None) => Some(token.value),
             (None, Some(path)) => {
                 let name = path.value.display().to_string();
-                match config_file::read(&self.folder.join(&path.value), &name).map(|text| text.trim().to_owned()) {
+                match config_file::read(&self.folder.join(&path.value), &name)
+                    .map(|text| text.trim().to_owned())
+                {
                     Ok(token) if !token.is_empty() && token.len() <= JOIN_TOKEN_MAX => Some(token),
-                    Ok(_) => self.wrong(&path, format!("`{name}` does not hold a join token of 1 to {JOIN_TOKEN_MAX} bytes")),
+                    Ok(_) => self.wrong(
+                        &path,
+                        format!("`{name}` does not hold a join token of 1 to {JOIN_TOKEN_MAX} bytes"),
+                    ),
                     Err(findings) => {
                         self.findings.merge(findings);
                         None
                     }
                 }
             }
-            (Some(token), Some(_)) => self.wrong(&token, "`join_token` and `join_token_file` exclude each other"),
+            (Some(token), Some(_)) => {
+                self.wrong(&token, "`join_token` and `join_token_file` exclude each other")
+            }
             (None, None) => {
-                let finding = Finding::in_file(self.file, "neither `join_token` nor `join_token_file` is given");
+                let finding =
+                    Finding::in_file(self.file, "neither `join_token` nor `join_token_file` is given");
                 self.findings.push(finding.with_help("`tidegate ca token` makes one"));
                 None
             }

@@ -4,13 +4,13 @@
 //! each time; when none is well, the one left out longest ago is tried anyway, for a guess is better than a
 //! refusal.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::config;
+use model::SpiffeId;
 use tokio::time::Instant;
 
 use crate::pool::Pool;
@@ -27,6 +27,8 @@ pub(crate) struct Service {
     pub name: String,
     /// How long a response's head may take, connects and retries included.
     pub timeout: Duration,
+    /// The identities that its instances may have; none are asked of an application.
+    spiffe_ids: Vec<SpiffeId>,
     /// Its instances.
     endpoints: Vec<Arc<Endpoint>>,
     /// Whose turn it is. Outlives changes of the configuration, and is one for all connections.
@@ -40,6 +42,8 @@ pub(crate) struct Endpoint {
     pub instance: String,
     /// Where it listens.
     pub address: String,
+    /// The version of the service that it runs; may be empty.
+    version: String,
     /// Connections to it.
     pub pool: Arc<Pool>,
     health: Mutex<Health>,
@@ -61,37 +65,46 @@ impl Service {
     /// The application behind this proxy: a service with one instance.
     pub(crate) fn application(instance: String, address: String, timeout: Duration) -> Self {
         let pool = Arc::new(Pool::to_application(address.clone()));
-        let endpoint = Endpoint { instance, address, pool, health: Mutex::default() };
-        Self { name: "application".to_owned(), timeout, endpoints: vec![Arc::new(endpoint)], turn: Arc::default() }
+        let endpoint = Endpoint { instance, address, version: String::new(), pool, health: Mutex::default() };
+        Self {
+            name: "application".to_owned(),
+            timeout,
+            spiffe_ids: Vec::new(),
+            endpoints: vec![Arc::new(endpoint)],
+            turn: Arc::default(),
+        }
     }
 
     /// The service of `config`. What `previous`, its state so far, knows of endpoints that stay is kept, unless
     /// the identities they may have changed: connections were made under the old ones.
     pub(crate) fn from_config(
         config: &config::Service,
-        previous: Option<(&config::Service, &Self)>,
+        previous: Option<&Self>,
         connect: impl Fn(SocketAddr) -> Pool,
     ) -> Self {
-        let kept: HashMap<&config::Endpoint, &Arc<Endpoint>> = match previous {
-            Some((old, service)) if old.spiffe_ids == config.spiffe_ids => {
-                old.endpoints.iter().zip(&service.endpoints).collect()
+        let same_ids = previous.filter(|previous| previous.spiffe_ids == config.spiffe_ids);
+        let endpoint = |endpoint: &config::Endpoint| {
+            let address = endpoint.address.to_string();
+            let is_same = |old: &&Arc<Endpoint>| {
+                old.instance == endpoint.instance && old.version == endpoint.version && old.address == address
+            };
+            if let Some(kept) = same_ids.and_then(|previous| previous.endpoints.iter().find(is_same)) {
+                return Arc::clone(kept);
             }
-            _ => HashMap::new(),
-        };
-        let endpoint = |endpoint: &config::Endpoint| match kept.get(endpoint) {
-            Some(kept) => Arc::clone(kept),
-            None => Arc::new(Endpoint {
+            Arc::new(Endpoint {
                 instance: endpoint.instance.clone(),
-                address: endpoint.address.to_string(),
+                address,
+                version: endpoint.version.clone(),
                 pool: Arc::new(connect(endpoint.address)),
                 health: Mutex::default(),
-            }),
+            })
         };
         Self {
             name: config.name.clone(),
             timeout: config.timeout,
+            spiffe_ids: config.spiffe_ids.clone(),
             endpoints: config.endpoints.iter().map(endpoint).collect(),
-            turn: previous.map(|(_, service)| Arc::clone(&service.turn)).unwrap_or_default(),
+            turn: previous.map(|service| Arc::clone(&service.turn)).unwrap_or_default(),
         }
     }
 
@@ -163,7 +176,7 @@ mod tests {
         }
     }
 
-    fn service(config: &config::Service, previous: Option<(&config::Service, &Service)>) -> Service {
+    fn service(config: &config::Service, previous: Option<&Service>) -> Service {
         Service::from_config(config, previous, |address| Pool::to_application(address.to_string()))
     }
 
@@ -176,8 +189,11 @@ mod tests {
         let now = Instant::now();
         let one = config(&["1", "2", "3"], "x");
         let first = service(&one, None);
-        assert_eq!([order(&first, now), order(&first, now), order(&first, now), order(&first, now)], ["123", "231", "312", "123"]);
-        let second = service(&one, Some((&one, &first)));
+        assert_eq!(
+            [order(&first, now), order(&first, now), order(&first, now), order(&first, now)],
+            ["123", "231", "312", "123"]
+        );
+        let second = service(&one, Some(&first));
         assert_eq!(order(&second, now), "231", "a new configuration does not start over");
         assert_eq!(order(&service(&config(&[], "x"), None), now), "");
     }
@@ -197,7 +213,7 @@ mod tests {
         two.failed(now + second);
         assert_eq!(order(&service, now + 2 * second), "12", "the second time takes twice as long");
         two.succeeded();
-        assert_eq!([order(&service, now + 2 * second), order(&service, now + 2 * second)], ["21", "12"]);
+        assert_eq!([order(&service, now + 2 * second), order(&service, now + 2 * second)], ["12", "21"]);
         for failure in 0..40u32 {
             one.failed(now + failure * 2 * EJECTION_MAX);
         }
@@ -209,8 +225,11 @@ mod tests {
         let old = config(&["1", "2"], "x");
         let first = service(&old, None);
         let kept = |config: &config::Service| {
-            let next = service(config, Some((&old, &first)));
-            next.endpoints.iter().map(|new| first.endpoints.iter().any(|old| Arc::ptr_eq(&old.pool, &new.pool))).collect::<Vec<_>>()
+            let next = service(config, Some(&first));
+            next.endpoints
+                .iter()
+                .map(|new| first.endpoints.iter().any(|old| Arc::ptr_eq(&old.pool, &new.pool)))
+                .collect::<Vec<_>>()
         };
         assert_eq!(kept(&config(&["2", "3"], "x")), [true, false]);
         assert_eq!(kept(&config(&["1", "2"], "y")), [false, false]);

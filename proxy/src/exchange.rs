@@ -70,7 +70,7 @@ pub(crate) struct Record {
     pub path: String,
     /// For requests that are decided on.
     pub attributes: Option<Attributes>,
-    pub checked: Option<Checked>,
+    checked: Option<Checked>,
     decision_time: Option<Duration>,
     /// Whether a limit refused it.
     pub limited: bool,
@@ -84,7 +84,12 @@ pub(crate) struct Record {
 
 impl Record {
     /// A request that arrives now.
-    pub(crate) fn begin(observers: &Arc<Observers>, direction: Direction, principal: Principal, ids: Ids) -> Self {
+    pub(crate) fn begin(
+        observers: &Arc<Observers>,
+        direction: Direction,
+        principal: Principal,
+        ids: Ids,
+    ) -> Self {
         Self {
             started: Instant::now(),
             arrived: observers.clock.now(),
@@ -108,8 +113,9 @@ impl Record {
         }
     }
 
-    /// A decision was had; `asked` is when it was asked for.
-    pub(crate) fn decided(&mut self, checked: &Checked, asked: Instant, cached: usize) {
+    /// A decision was had on `attributes`; `asked` is when it was asked for.
+    pub(crate) fn decided(&mut self, attributes: Attributes, checked: &Checked, asked: Instant, cached: usize) {
+        self.attributes = Some(attributes);
         self.decision_time = Some(asked.elapsed());
         self.checked = Some(checked.clone());
         self.observers.metrics.decided(verdict_name(checked.decision.verdict), checked.source, cached);
@@ -161,7 +167,9 @@ impl Record {
     }
 
     fn report(&self, duration: Duration) {
-        let (Some(attributes), Some(checked), Some(verdict)) = (&self.attributes, &self.checked, self.verdict()) else {
+        let (Some(attributes), Some(checked), Some(verdict)) =
+            (&self.attributes, &self.checked, self.verdict())
+        else {
             return;
         };
         let facts = ResponseFacts {
@@ -179,7 +187,12 @@ impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
         // A stranger's words are no label: what is not known to be a service has none.
-        self.observers.metrics.answered(self.direction.as_str(), &self.service, self.status, duration.as_secs_f64());
+        self.observers.metrics.answered(
+            self.direction.as_str(),
+            &self.service,
+            self.status,
+            duration.as_secs_f64(),
+        );
         self.log(duration);
         self.report(duration);
     }

@@ -168,7 +168,11 @@ fn check_target(method: &str, target: &str) -> Result<Option<String>, Malformed>
     }
 }
 
-fn check_host(headers: &[httparse::Header<'_>], is_http_10: bool, absolute: Option<&str>) -> Result<(), Malformed> {
+fn check_host(
+    headers: &[httparse::Header<'_>],
+    is_http_10: bool,
+    absolute: Option<&str>,
+) -> Result<(), Malformed> {
     let mut hosts = named(headers, "host");
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Some(std::str::from_utf8(host).unwrap_or_default()),
@@ -245,10 +249,16 @@ mod tests {
             (post("Content-Length: 99999999999999999999\r\n"), Err(Malformed::Length)),
             (post("Transfer-Encoding: gzip, chunked\r\n"), Err(Malformed::TransferEncoding)),
             (post("Transfer-Encoding: chunked, chunked\r\n"), Err(Malformed::TransferEncoding)),
-            (post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), Err(Malformed::TransferEncoding)),
+            (
+                post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+                Err(Malformed::TransferEncoding),
+            ),
             (post("Transfer-Encoding: xchunked\r\n"), Err(Malformed::TransferEncoding)),
             (post("Transfer-Encoding: \x0bchunked\r\n"), Err(Malformed::HeaderValue)),
-            (with("POST / HTTP/1.0", "Transfer-Encoding: chunked\r\n"), Err(Malformed::TransferEncodingInHttp10)),
+            (
+                with("POST / HTTP/1.0", "Transfer-Encoding: chunked\r\n"),
+                Err(Malformed::TransferEncodingInHttp10),
+            ),
             (post("Host: a\r\n"), Err(Malformed::HostCount)),
             ("GET / HTTP/1.1\r\n\r\n".into(), Err(Malformed::HostCount)),
             ("GET / HTTP/1.0\r\n\r\n".into(), Ok(BodyLength::Exactly(0))),

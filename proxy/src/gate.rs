@@ -320,7 +320,8 @@ mod tests {
     const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nHost: ";
     const CHUNKED: &[u8] =
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-    const BAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    const BAD: &[u8] =
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
 
     #[tokio::test]
     async fn good_requests_pass_unchanged_however_they_arrive() {
@@ -335,7 +336,8 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_after_a_bad_head_passes() {
-        let (seen, _, refused) = through(&[GET, CHUNKED, BAD, GET, GET].concat().chunks(9).collect::<Vec<_>>()).await;
+        let (seen, _, refused) =
+            through(&[GET, CHUNKED, BAD, GET, GET].concat().chunks(9).collect::<Vec<_>>()).await;
         assert_eq!(seen, [GET, CHUNKED, STAND_IN].concat());
         assert_eq!(refused.at(2), Some(Malformed::TwoLengths));
         assert_eq!((refused.at(0), refused.at(1), refused.at(3)), (None, None, None));

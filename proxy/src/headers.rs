@@ -172,11 +172,32 @@ mod tests {
 
     #[test]
     fn hop_by_hop_headers_end_here() {
-        let table: &[(&[(&str, &str)], &[(&str, &str)])] = &[
+        type Lines = &'static [(&'static str, &'static str)];
+        let table: &[(Lines, Lines)] = &[
             (&[("connection", "close"), ("a", "b")], &[("a", "b")]),
-            (&[("connection", "x-one, X-Two"), ("connection", "x-3"), ("x-one", "1"), ("x-two", "2"), ("x-3", "3")], &[]),
-            (&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")], &[("host", "a"), ("content-length", "1")]),
-            (&[("keep-alive", "timeout=5"), ("proxy-connection", "keep-alive"), ("proxy-authorization", "x"), ("proxy-authenticate", "x")], &[]),
+            (
+                &[
+                    ("connection", "x-one, X-Two"),
+                    ("connection", "x-3"),
+                    ("x-one", "1"),
+                    ("x-two", "2"),
+                    ("x-3", "3"),
+                ],
+                &[],
+            ),
+            (
+                &[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")],
+                &[("host", "a"), ("content-length", "1")],
+            ),
+            (
+                &[
+                    ("keep-alive", "timeout=5"),
+                    ("proxy-connection", "keep-alive"),
+                    ("proxy-authorization", "x"),
+                    ("proxy-authenticate", "x"),
+                ],
+                &[],
+            ),
             (&[("te", "gzip, trailers")], &[("te", "trailers")]),
             (&[("te", "gzip")], &[]),
             (&[("transfer-encoding", "chunked"), ("trailer", "x")], &[("trailer", "x")]),
@@ -191,7 +212,12 @@ mod tests {
 
     #[test]
     fn nobody_passes_for_tidegate() {
-        let mut headers = map(&[("x-tidegate-policy", "a"), ("X-Tidegate-Other", "b"), ("x-forwarded-client-cert", "URI=c"), ("x-tide", "d")]);
+        let mut headers = map(&[
+            ("x-tidegate-policy", "a"),
+            ("X-Tidegate-Other", "b"),
+            ("x-forwarded-client-cert", "URI=c"),
+            ("x-tide", "d"),
+        ]);
         strip_own(&mut headers);
         assert_eq!(headers, map(&[("x-tide", "d")]));
         let id = |account: &str| format!("spiffe://a/ns/b/sa/{account}").parse::<SpiffeId>().unwrap();
@@ -202,16 +228,46 @@ mod tests {
     #[test]
     fn hops_are_replaced_at_the_edge_and_appended_in_the_mesh() {
         let caller = "10.0.0.9".parse().unwrap();
-        let said = [("host", "shop"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "evil")];
+        let said = [
+            ("host", "shop"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "evil"),
+        ];
         let mut headers = map(&said);
         forwarded_from_outside(&mut headers, caller);
-        assert_eq!(headers, map(&[("host", "shop"), ("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "shop")]));
+        assert_eq!(
+            headers,
+            map(&[
+                ("host", "shop"),
+                ("x-forwarded-for", "10.0.0.9"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "shop")
+            ])
+        );
         let mut headers = map(&said);
         forwarded_in_mesh(&mut headers, caller);
-        assert_eq!(headers, map(&[("host", "shop"), ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.9"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "evil")]));
+        assert_eq!(
+            headers,
+            map(&[
+                ("host", "shop"),
+                ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.9"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "evil")
+            ])
+        );
         let mut headers = map(&[("host", "shop")]);
         forwarded_in_mesh(&mut headers, caller);
-        assert_eq!(headers, map(&[("host", "shop"), ("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "shop")]));
+        assert_eq!(
+            headers,
+            map(&[
+                ("host", "shop"),
+                ("x-forwarded-for", "10.0.0.9"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "shop")
+            ])
+        );
     }
 
     #[test]
@@ -226,7 +282,9 @@ mod tests {
         let zeros = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
         let extended = format!("{good}-x");
         let upper = good.to_uppercase();
-        for (id, parent) in [("", ""), ("a b", "x"), (long.as_str(), zeros.as_str()), ("", &extended), ("", &upper)] {
+        for (id, parent) in
+            [("", ""), ("a b", "x"), (long.as_str(), zeros.as_str()), ("", &extended), ("", &upper)]
+        {
             let mut headers = map(&[("x-request-id", id), ("traceparent", parent)]);
             let made = ids(&mut headers);
             assert_ne!(made.request_id, id);

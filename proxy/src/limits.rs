@@ -96,12 +96,20 @@ impl Limits {
     }
 
     /// Charges a request to the limits called `names`.
-    pub(crate) async fn charge(&self, names: &[String], attributes: &Attributes, policyd: &dyn Policyd) -> Outcome {
+    pub(crate) async fn charge(
+        &self,
+        names: &[String],
+        attributes: &Attributes,
+        policyd: &dyn Policyd,
+    ) -> Outcome {
         let mut balances = Vec::new();
         let mut mesh = Vec::new();
         for name in names {
             let Some(counted) = self.by_name.get(name) else {
-                return Outcome::Unavailable { limit: name.clone(), why: "policyd has not sent it yet".to_owned() };
+                return Outcome::Unavailable {
+                    limit: name.clone(),
+                    why: "policyd has not sent it yet".to_owned(),
+                };
             };
             let key = key(&counted.limit.key, attributes);
             match &counted.keys {
@@ -143,7 +151,8 @@ async fn charge_mesh(charged: Vec<(&Arc<Limit>, String)>, service: &str, policyd
     if charged.is_empty() {
         return Outcome::Allowed(Vec::new());
     }
-    let charges = charged.iter().map(|(limit, key)| Charge { limit: limit.name.clone(), key: key.clone() }).collect();
+    let charges =
+        charged.iter().map(|(limit, key)| Charge { limit: limit.name.clone(), key: key.clone() }).collect();
     let why = match tokio::time::timeout(DEADLINE, policyd.take(service, charges)).await {
         Ok(Ok(taken)) if taken.balances.len() == charged.len() => return outcome(&charged, taken),
         Ok(Ok(_)) => "policyd did not answer for each limit".to_owned(),

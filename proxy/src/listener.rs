@@ -57,7 +57,14 @@ impl Listener {
             match accepted {
                 Some((permit, Ok((stream, address)))) => {
                     let open = proxy.observers.metrics.connection_opened(self.direction.as_str());
-                    let serve = serve(stream, address, self.direction, acceptor.clone(), Arc::clone(&proxy), lifecycle.clone());
+                    let serve = serve(
+                        stream,
+                        address,
+                        self.direction,
+                        acceptor.clone(),
+                        Arc::clone(&proxy),
+                        lifecycle.clone(),
+                    );
                     drop(lifecycle.spawn(async move {
                         serve.await;
                         drop((permit, open));

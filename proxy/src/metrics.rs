@@ -100,24 +100,46 @@ impl Metrics {
         shown.with_registry(|all| {
             let all = all.sub_registry_with_prefix("tidegate");
             all.register("requests", "Requests answered", self.requests.clone());
-            all.register("request_duration_seconds", "From a request's head to its response's end", self.durations.clone());
+            all.register(
+                "request_duration_seconds",
+                "From a request's head to its response's end",
+                self.durations.clone(),
+            );
             all.register("decisions", "Decisions enforced", self.decisions.clone());
             all.register("limit_outcomes", "Requests charged to a limit", self.limit_outcomes.clone());
             all.register("upstream_ejections", "Times an endpoint was left out", self.ejections.clone());
             all.register("certificate_renewals", "Tries to get the next certificate", self.renewals.clone());
             all.register("open_connections", "Connections accepted and open", self.open_connections.clone());
             all.register("decision_cache_entries", "Cached decisions", self.cache_entries.clone());
-            all.register("certificate_expiry_timestamp_seconds", "When the certificate ends", self.certificate_expiry.clone());
-            all.register("policyd_connected", "1 while policyd's stream is open", self.policyd_connected.clone());
-            all.register("config_revision", "Number of the configuration in use", self.config_revision.clone());
-            all.register("dropped_log_lines", "Access log lines lost for want of room", self.dropped_log_lines.clone());
+            all.register(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate ends",
+                self.certificate_expiry.clone(),
+            );
+            all.register(
+                "policyd_connected",
+                "1 while policyd's stream is open",
+                self.policyd_connected.clone(),
+            );
+            all.register(
+                "config_revision",
+                "Number of the configuration in use",
+                self.config_revision.clone(),
+            );
+            all.register(
+                "dropped_log_lines",
+                "Access log lines lost for want of room",
+                self.dropped_log_lines.clone(),
+            );
         });
     }
 
     /// A response has ended.
     pub(crate) fn answered(&self, direction: &'static str, service: &str, code: u16, seconds: f64) {
         self.requests.get_or_create(&RequestLabels { direction, service: service.to_owned(), code }).inc();
-        self.durations.get_or_create(&DurationLabels { direction, service: service.to_owned() }).observe(seconds);
+        self.durations
+            .get_or_create(&DurationLabels { direction, service: service.to_owned() })
+            .observe(seconds);
     }
 
     /// A decision was enforced; the cache has `cached` entries.

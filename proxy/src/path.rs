@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_as_forms() {
-        let table: &[(&str, Result<&[(&str, &str)], PathError>)] = &[
+        type Pairs = &'static [(&'static str, &'static str)];
+        let table: &[(&str, Result<Pairs, PathError>)] = &[
             ("", Ok(&[])),
             ("&&", Ok(&[])),
             ("a=1&b=2", Ok(&[("a", "1"), ("b", "2")])),

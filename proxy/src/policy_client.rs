@@ -109,6 +109,18 @@ pub(crate) struct Watcher {
     pub first_config: Option<BlockReady>,
 }
 
+/// Both directions of an open Watch.
+struct Stream {
+    sender: mpsc::Sender<wire::WatchRequest>,
+    responses: tonic::Streaming<wire::WatchResponse>,
+}
+
+/// How a stream ended, or failed to start.
+struct Ended {
+    was_open: bool,
+    why: tonic::Status,
+}
+
 impl Client {
     /// Connects when first used.
     pub(crate) fn new(address: Address, source: Source, clock: Clock) -> Self {
@@ -130,15 +142,19 @@ impl Client {
 impl Policyd for Client {
     async fn check(&self, attributes: &Attributes) -> Result<Decision, Unavailable> {
         let request = wire::CheckRequest { attributes: Some(attributes.into()) };
-        let response = self.service().check(request).await.map_err(|status| unavailable(&status))?.into_inner();
-        let decision = response.decision.ok_or_else(|| Unavailable("policyd's answer is empty".to_owned()))?;
+        let response =
+            self.service().check(request).await.map_err(|status| unavailable(&status))?.into_inner();
+        let decision =
+            response.decision.ok_or_else(|| Unavailable("policyd's answer is empty".to_owned()))?;
         decision.try_into().map_err(|error: api::ConvertError| Unavailable(error.to_string()))
     }
 
     async fn take(&self, service: &str, charges: Vec<Charge>) -> Result<Taken, Unavailable> {
-        let charges = charges.into_iter().map(|charge| wire::Charge { limit: charge.limit, key: charge.key }).collect();
+        let charges =
+            charges.into_iter().map(|charge| wire::Charge { limit: charge.limit, key: charge.key }).collect();
         let request = wire::TakeRequest { charges, service: service.to_owned() };
-        let response = self.service().take(request).await.map_err(|status| unavailable(&status))?.into_inner();
+        let response =
+            self.service().take(request).await.map_err(|status| unavailable(&status))?.into_inner();
         let held = |balance: &wire::Balance| Held {
             remaining: balance.remaining,
             retry_after: Duration::from_millis(balance.retry_after_ms),
@@ -152,60 +168,69 @@ impl Watcher {
     /// Watches until the proxy stops.
     pub(crate) async fn watch_until_stopped(mut self, lifecycle: Lifecycle) {
         let mut identity = self.client.source.subscribe();
-        let backoff = ExponentialBuilder::new().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times();
+        let backoff = ExponentialBuilder::new()
+            .with_min_delay(RETRY_MIN)
+            .with_max_delay(RETRY_MAX)
+            .with_jitter()
+            .without_max_times();
         let mut delays = backoff.build();
         loop {
-            let revision = self.current.applied().config.revision;
             let ended = tokio::select! {
                 () = lifecycle.stopping() => return,
-                renewed = identity.changed() => renewed.map_err(|_error| tonic::Status::cancelled("no identity")),
-                status = self.watch() => Err(status),
+                // Our certificate was renewed: the connection is made anew with it, at once.
+                Ok(()) = identity.changed() => {
+                    self.client.reconnect();
+                    continue;
+                }
+                ended = self.watch() => ended,
             };
             self.metrics.policyd_connected(false);
-            match ended {
-                // Our certificate was renewed: the connection is made anew with it, at once.
-                Ok(()) => self.client.reconnect(),
-                Err(status) => {
-                    if self.current.applied().config.revision != revision {
-                        delays = backoff.build();
-                    }
-                    let delay = delays.next().unwrap_or(RETRY_MAX);
-                    tracing::warn!(error = status.message(), retry_in = ?delay, "policyd can't be watched");
-                    tokio::select! {
-                        () = lifecycle.stopping() => return,
-                        () = tokio::time::sleep(delay) => {}
-                    }
-                }
+            if ended.was_open {
+                delays = backoff.build();
+            }
+            let delay = delays.next().unwrap_or(RETRY_MAX);
+            tracing::warn!(error = ended.why.message(), retry_in = ?delay, "policyd can't be watched");
+            tokio::select! {
+                () = lifecycle.stopping() => return,
+                () = tokio::time::sleep(delay) => {}
             }
         }
     }
 
-    /// One stream, from its start to its end; answers why it ended.
-    async fn watch(&mut self) -> tonic::Status {
+    /// One stream, from its start to its end.
+    async fn watch(&mut self) -> Ended {
+        match self.open().await {
+            Ok(stream) => {
+                self.metrics.policyd_connected(true);
+                Ended { was_open: true, why: self.follow(stream).await }
+            }
+            Err(why) => Ended { was_open: false, why },
+        }
+    }
+
+    async fn open(&self) -> Result<Stream, tonic::Status> {
         // Room for the Hello and, while it is being sent, one Ack.
         let (sender, messages) = mpsc::channel(2);
         let hello = wire::Hello { instance: self.instance.clone(), services: vec![self.service.clone()] };
-        let ended = || tonic::Status::unavailable("policyd ended the stream");
-        if sender.send(request(wire::watch_request::Message::Hello(hello))).await.is_err() {
-            return ended();
-        }
+        send(&sender, wire::watch_request::Message::Hello(hello)).await?;
         let mut service = self.client.service().max_decoding_message_size(CONFIG_MAX);
-        let mut stream = match service.watch(ReceiverStream::new(messages)).await {
-            Ok(response) => response.into_inner(),
-            Err(status) => return status,
-        };
-        self.metrics.policyd_connected(true);
+        let responses = service.watch(ReceiverStream::new(messages)).await?.into_inner();
+        Ok(Stream { sender, responses })
+    }
+
+    async fn follow(&mut self, mut stream: Stream) -> tonic::Status {
         loop {
-            match stream.message().await {
-                Ok(Some(wire::WatchResponse { message: Some(message) })) => {
-                    let Some(ack) = self.take_in(message).await else { continue };
-                    if sender.send(request(wire::watch_request::Message::Ack(ack))).await.is_err() {
-                        return ended();
-                    }
-                }
-                Ok(Some(_newer_than_we_know)) => {}
+            let ack = match stream.responses.message().await {
+                Ok(Some(response)) => match response.message {
+                    Some(message) => self.take_in(message).await,
+                    None => None,
+                },
                 Ok(None) => return ended(),
                 Err(status) => return status,
+            };
+            let Some(ack) = ack else { continue };
+            if let Err(status) = send(&stream.sender, wire::watch_request::Message::Ack(ack)).await {
+                return status;
             }
         }
     }
@@ -242,12 +267,21 @@ impl Watcher {
 }
 
 fn connect(address: &Address, source: &Source, clock: &Clock) -> PolicyServiceClient<Channel> {
-    let tls = identity::tls::client_config(source, clock.clone(), vec![address.id.clone()], identity::tls::H2);
+    let tls =
+        identity::tls::client_config(source, clock.clone(), vec![address.id.clone()], identity::tls::H2);
     PolicyServiceClient::new(identity::grpc::channel(address.address, tls))
 }
 
-const fn request(message: wire::watch_request::Message) -> wire::WatchRequest {
-    wire::WatchRequest { message: Some(message) }
+async fn send(
+    sender: &mpsc::Sender<wire::WatchRequest>,
+    message: wire::watch_request::Message,
+) -> Result<(), tonic::Status> {
+    let request = wire::WatchRequest { message: Some(message) };
+    sender.send(request).await.map_err(|_error| ended())
+}
+
+fn ended() -> tonic::Status {
+    tonic::Status::unavailable("policyd ended the stream")
 }
 
 fn unavailable(status: &tonic::Status) -> Unavailable {

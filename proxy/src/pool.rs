@@ -109,7 +109,12 @@ impl Pool {
     }
 
     /// Connections to the sidecar at `address`, which must have one of the identities in `allowed`.
-    pub(crate) fn to_sidecar(address: SocketAddr, allowed: Vec<SpiffeId>, source: Source, clock: Clock) -> Self {
+    pub(crate) fn to_sidecar(
+        address: SocketAddr,
+        allowed: Vec<SpiffeId>,
+        source: Source,
+        clock: Clock,
+    ) -> Self {
         let tls = tls::client_config(&source, clock.clone(), allowed, ALPN);
         Self { target: Target::Mesh { address, tls, source, clock }, idle: Mutex::default() }
     }
@@ -173,7 +178,8 @@ impl Pool {
         match (&self.target, &connection.credentials) {
             (Target::Plain(_), None) => true,
             (Target::Mesh { source, clock, .. }, Some(credentials)) => {
-                credentials.own_serial == source.current().svid.serial && clock.now() < credentials.peer_not_after
+                credentials.own_serial == source.current().svid.serial
+                    && clock.now() < credentials.peer_not_after
             }
             _ => false,
         }

@@ -24,7 +24,7 @@ struct Built {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReportError {
     /// There is no such adapter here.
-    #[error("the handler `{handler}`: {source}")]
+    #[error("the handler `{handler}`")]
     Adapter {
         /// The handler.
         handler: String,

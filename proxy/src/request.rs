@@ -98,7 +98,11 @@ impl Proxy {
     async fn send_out(&self, record: &mut Record, prepared: Prepared) -> Result<Response<Body>, Refusal> {
         let applied = self.current.applied();
         let Some(service) = applied.services.get(&prepared.host) else {
-            return Err(if applied.services.is_empty() { Refusal::NoConfig } else { Refusal::NoSuchService(prepared.host) });
+            return Err(if applied.services.is_empty() {
+                Refusal::NoConfig
+            } else {
+                Refusal::NoSuchService(prepared.host)
+            });
         };
         record.service.clone_from(&service.name);
         self.forward(record, service, prepared.request).await
@@ -124,10 +128,10 @@ impl Proxy {
             tls: connection.peer.is_some(),
             time: record.arrived,
         };
-        let attributes = record.attributes.insert(attributes::of(facts, prepared.request.headers())?).clone();
+        let attributes = attributes::of(facts, prepared.request.headers())?;
         let asked = Instant::now();
         let checked = self.checker.decide(&attributes).await;
-        record.decided(&checked, asked, self.checker.cached());
+        record.decided(attributes, &checked, asked, self.checker.cached());
         match (checked.decision.verdict, checked.source) {
             (Verdict::Allow, _) => {}
             (Verdict::Deny, check::Source::Degraded) => {
@@ -198,7 +202,8 @@ impl Proxy {
 
     fn refuse(&self, record: &mut Record, refusal: &Refusal) -> Response<Body> {
         record.error = Some(refusal.code());
-        let exposure = self.current.applied().enforced.as_ref().map(|enforced| enforced.exposure).unwrap_or_default();
+        let exposure =
+            self.current.applied().enforced.as_ref().map(|enforced| enforced.exposure).unwrap_or_default();
         log_refusal(record, refusal);
         respond::refuse(refusal, &record.ids.request_id, respond::shows_policy(exposure, &record.principal))
     }
@@ -222,7 +227,9 @@ fn prepare(request: Request<Incoming>, record: &Record) -> Result<Prepared, Refu
             parts.headers.insert(header::HOST, value);
             authority.as_str().to_owned()
         }
-        None => parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned(),
+        None => {
+            parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned()
+        }
     };
     // HTTP/1.0 may come without Host.
     let host = framing::host_name(&authority).unwrap_or_default();

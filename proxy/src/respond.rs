@@ -85,7 +85,9 @@ impl Refusal {
             Self::NoConfig => "not_ready",
             Self::Upstream(UpstreamError::NoneHealthy { .. }) => "no_healthy_upstream",
             Self::Upstream(UpstreamError::Timeout { .. }) => "upstream_timeout",
-            Self::Upstream(UpstreamError::Failed { .. } | UpstreamError::Unexpected { .. }) => "upstream_failed",
+            Self::Upstream(UpstreamError::Failed { .. } | UpstreamError::Unexpected { .. }) => {
+                "upstream_failed"
+            }
         }
     }
 
@@ -101,7 +103,9 @@ impl Refusal {
             | Self::NoConfig
             | Self::Upstream(UpstreamError::NoneHealthy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(UpstreamError::Timeout { .. }) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Upstream(UpstreamError::Failed { .. } | UpstreamError::Unexpected { .. }) => StatusCode::BAD_GATEWAY,
+            Self::Upstream(UpstreamError::Failed { .. } | UpstreamError::Unexpected { .. }) => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 }
@@ -160,8 +164,17 @@ pub(crate) fn set_rate_limit(headers: &mut HeaderMap, balances: &[Balance]) {
         format!("{};q={};w={}", quoted(&balance.limit.name), rate.count, seconds(rate.window))
     });
     let state = list(|balance| {
-        let wait = if balance.remaining == 0 && !balance.retry_after.is_zero() { balance.retry_after } else { balance.reset };
-        format!("{};r={};t={}", quoted(&balance.limit.name), balance.remaining, wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+        let wait = if balance.remaining == 0 && !balance.retry_after.is_zero() {
+            balance.retry_after
+        } else {
+            balance.reset
+        };
+        format!(
+            "{};r={};t={}",
+            quoted(&balance.limit.name),
+            balance.remaining,
+            wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+        )
     });
     headers::set(headers, &RATE_LIMIT_POLICY, &policy);
     headers::set(headers, &RATE_LIMIT, &state);

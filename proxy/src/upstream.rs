@@ -161,7 +161,10 @@ struct Spare(request::Parts);
 
 impl Spare {
     fn of(request: &Request<Body>) -> Option<Self> {
-        let repeatable = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+        let repeatable = matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+        );
         if !repeatable || !request.body().is_end_stream() {
             return None;
         }

@@ -102,9 +102,14 @@ async fn a_token_used_or_unknown_is_refused_for_good() {
     let mesh = Mesh::start().await;
     let token = mesh.token("x-1");
     mesh.join(&token).await.unwrap();
-    for (token, expected) in
-        [(token.as_str(), "used before"), ("guess", "not known"), (&"x".repeat(300), "too long")]
-    {
+    let (long, too_large) = ("x".repeat(300), "x".repeat(70_000));
+    let table = [
+        (&*token, "used before"),
+        ("guess", "not known"),
+        (&long, "too long"),
+        (&too_large, "length too large"),
+    ];
+    for (token, expected) in table {
         let error = mesh.join(token).await.unwrap_err();
         assert!(matches!(error, ClientError::Refused(_)) && error.to_string().contains(expected), "{error}");
     }

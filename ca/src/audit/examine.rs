@@ -1,5 +1,5 @@
-//! What can be said of each entry: is it in its place in the chain, is it what the certificate says, does it keep to
-//! what was allowed.
+//! What can be said of each entry: is it in its place in the chain, is it what the certificate says, does it
+//! keep to what was allowed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::ledger::{Entry, FIRST_PREVIOUS, Kind, Record};
 
 /// Certificates count in whole seconds, the ledger in milliseconds.
 const ROUNDING: Duration = Duration::from_secs(1);
-/// How much of an issuing authority's life may pass before it is replaced: half, and some for a CA that was off.
+/// How much of an issuing authority's life may pass before it is replaced: half, and some for a CA that was
+/// off.
 const ISSUING_SHARE_MAX: f64 = 0.6;
 /// How much of a root's life may pass before its end has to be planned for.
 const ROOT_SHARE_MAX: f64 = 0.9;

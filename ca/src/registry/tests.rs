@@ -3,21 +3,25 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
+use crate::issue::IssueError;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const ID: &str = "spiffe://a.example/ns/n/sa/x";
 
 /// A registry in a folder of its own, and a time to start at.
 pub(crate) struct Case {
-    folder: tempfile::TempDir,
     pub(crate) registry: Registry,
+    folder: tempfile::TempDir,
     pub(crate) now: Timestamp,
 }
 
 impl Case {
     pub(crate) fn new() -> Self {
+        Self::starting_at(Timestamp::from_millisecond(1_800_000_000_250).unwrap())
+    }
+
+    pub(crate) fn starting_at(now: Timestamp) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let now = Timestamp::from_millisecond(1_800_000_000_250).unwrap();
         let limits =
             Limits { certificate_ttl: HOUR, expired_grace: 24 * HOUR, issuing_ca_ttl: 7 * 24 * HOUR };
         let domain = "a.example".parse().unwrap();

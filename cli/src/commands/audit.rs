@@ -61,7 +61,7 @@ impl Rotation {
 
 fn text(report: &RotationReport) -> String {
     let mut rows = table(
-        presets::UTF8_HORIZONTAL_ONLY,
+        presets::NOTHING,
         ["workload", "SPIFFE ID", "state", "age", "due", "ends", "rotations", "lag p50 / p99 / max"],
     );
     for workload in &report.workloads {

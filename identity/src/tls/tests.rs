@@ -81,8 +81,12 @@ fn the_key_exchange_is_post_quantum_and_sessions_are_never_resumed() {
     let source = Pki::new(now).source(WORKLOAD, |_| {});
     let client = client_config(&source, clock.clone(), vec![WORKLOAD.parse().unwrap()], H2);
     let server = server_config(&source, clock, ClientAuth::Required, H2);
-    for _ in 0..2 {
-        let (client, server) = handshake(&client, &server).unwrap();
+    // One that would resume, if only the server helped.
+    let mut keen = (*client).clone();
+    keen.resumption = Resumption::in_memory_sessions(8);
+    let keen = Arc::new(keen);
+    for client in [&client, &client, &keen, &keen] {
+        let (client, server) = handshake(client, &server).unwrap();
         for connection in [&*client as &CommonState, &*server] {
             let group = connection.negotiated_key_exchange_group().unwrap().name();
             assert_eq!(group, NamedGroup::X25519MLKEM768);

@@ -33,15 +33,19 @@ pub fn build(
             return None;
         }
     };
-    let mut entities: BTreeMap<String, Value> =
-        implied(mesh).into_iter().map(|entity| (uid_text(&entity), entity)).collect();
-    for entity in listed {
-        match entities.get_mut(&uid_text(&entity)) {
-            Some(known) => add(known, &entity),
-            None => {
-                entities.insert(uid_text(&entity), complete(entity));
-            }
-        }
+    let mut entities: BTreeMap<(String, String), Value> = BTreeMap::new();
+    for entity in implied(mesh) {
+        entities.insert(uid_parts(&entity).unwrap_or_default(), entity);
+    }
+    for (index, entity) in listed.into_iter().enumerate() {
+        // Without a uid it is Cedar's to refuse; until then it must not be taken for another.
+        let uid = uid_parts(&entity).unwrap_or_else(|| (String::new(), index.to_string()));
+        let known = entities.remove(&uid).or_else(|| implied_workload(&uid));
+        let entity = match known {
+            Some(known) => merged(known, &entity, &uid.1, &place, findings),
+            None => entity,
+        };
+        entities.insert(uid, entity);
     }
     match Entities::from_json_value(entities.into_values().collect(), Some(schema)) {
         Ok(entities) => Some(entities),
@@ -83,27 +87,24 @@ fn implied(mesh: &Mesh) -> Vec<Value> {
     entities
 }
 
-/// A workload that `entities.json` lists only with its groups gets the attributes its id implies.
-fn complete(entity: Value) -> Value {
-    let principal = match (entity.pointer("/uid/type"), entity.pointer("/uid/id").and_then(Value::as_str)) {
-        (Some(kind), Some(id)) if kind == "Workload" => id.parse::<Principal>().ok(),
-        _ => None,
-    };
-    match principal {
-        Some(principal) => {
-            let mut known = workload(&principal);
-            add(&mut known, &entity);
-            known
-        }
-        None => entity,
-    }
+/// A workload that `entities.json` lists only with its groups has the attributes its id implies.
+fn implied_workload((kind, id): &(String, String)) -> Option<Value> {
+    (kind == "Workload").then(|| id.parse::<Principal>().ok()).flatten().map(|principal| workload(&principal))
 }
 
-fn add(known: &mut Value, more: &Value) {
+/// `known` and what `entities.json` adds to it. It can't change what is known: a proxy, which never sees the file,
+/// reads a caller's namespace from its SPIFFE ID.
+fn merged(mut known: Value, more: &Value, id: &str, place: &Place<'_>, findings: &mut Findings) -> Value {
     if let (Some(attributes), Some(new)) =
         (known.get_mut("attrs").and_then(Value::as_object_mut), more.get("attrs").and_then(Value::as_object))
     {
-        attributes.extend(new.clone());
+        for (name, value) in new {
+            let before = attributes.insert(name.clone(), value.clone());
+            if let Some(before) = before.filter(|before| before != value) {
+                let message = format!("`{name}` of `{id}` is {before} already, and can't be {value} too");
+                findings.push(place.finding(message).with_help("leave it out"));
+            }
+        }
     }
     if let (Some(parents), Some(new)) = (
         known.get_mut("parents").and_then(Value::as_array_mut),
@@ -111,15 +112,19 @@ fn add(known: &mut Value, more: &Value) {
     ) {
         parents.extend(new.iter().cloned());
     }
+    known
 }
 
 fn uid(kind: &str, id: &str) -> Value {
     json!({"type": kind, "id": id})
 }
 
-fn uid_text(entity: &Value) -> String {
-    let part = |name| entity.pointer(name).and_then(Value::as_str).unwrap_or_default();
-    format!("{}::{}", part("/uid/type"), part("/uid/id"))
+/// Type and id, in either of the two forms that Cedar reads.
+fn uid_parts(entity: &Value) -> Option<(String, String)> {
+    let uid = entity.get("uid")?;
+    let uid = uid.get("__entity").unwrap_or(uid);
+    let part = |name| uid.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some((part("type")?, part("id")?))
 }
 
 fn at_line(source: &str, error: &serde_json::Error) -> daemon::finding::Finding {

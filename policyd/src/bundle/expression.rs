@@ -23,6 +23,11 @@ pub fn condition<'a>(
     place: Place<'a>,
     findings: &mut Findings,
 ) -> Option<(Policy, Place<'a>)> {
+    // On its own first: `true } unless { …` would make a policy, too, but is no expression.
+    if let Err(errors) = text.parse::<Expression>() {
+        place.diagnose(&errors, findings);
+        return None;
+    }
     let scope = match service {
         Some(service) => format!("{SCOPE} == Service::{}", quoted(service)),
         None => SCOPE.to_owned(),

@@ -184,8 +184,8 @@ pub fn known_service(
     None
 }
 
-/// Whether a name can stand in the `RateLimit` header and in a metric's label.
-fn is_token(name: &str) -> bool {
+/// Whether a name can stand in a header and in a metric's label.
+pub(super) fn is_token(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !name.is_empty() && name.len() <= 128 && name.bytes().all(allowed)
 }

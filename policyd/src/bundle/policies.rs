@@ -11,6 +11,8 @@ use super::files::Files;
 
 /// The annotation that names a policy: `@id("ratings-from-reviews")`.
 const ID_ANNOTATION: &str = "id";
+/// The longest id of a policy, in bytes.
+const ID_LENGTH_MAX: usize = 256;
 
 /// A set of policies, and where each one stands in the bundle.
 #[derive(Debug, Default)]
@@ -44,12 +46,15 @@ impl<'a> Policies<'a> {
                 place.finding(message).with_help("write a policy for each principal, or use a `Group`"),
             );
         }
-        let mut numbered: Vec<(usize, &Policy)> =
-            parsed.policies().filter_map(|policy| Some((number(policy)?, policy))).collect();
-        numbered.sort_by_key(|(number, _)| *number);
-        for (number, policy) in numbered {
+        let mut numbered: Vec<&Policy> = parsed.policies().collect();
+        numbered.sort_by_key(|policy| number(policy));
+        for (policy, number) in numbered.into_iter().zip(1usize..) {
             let id = policy.annotation(ID_ANNOTATION).filter(|id| !id.is_empty());
-            let id = id.map_or_else(|| format!("{}#{}", place.file, number + 1), str::to_owned);
+            let id = id.map_or_else(|| format!("{}#{number}", place.file), str::to_owned);
+            if id.len() > ID_LENGTH_MAX || id.chars().any(char::is_control) {
+                let message = format!("an id has up to {ID_LENGTH_MAX} bytes on one line: {id:?}");
+                findings.push(place.finding(message).with_help("it is told to callers and written to logs"));
+            }
             self.add(policy.new_id(PolicyId::new(&id)), place, findings);
         }
     }

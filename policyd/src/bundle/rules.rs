@@ -15,6 +15,7 @@ use serde_saphyr::Spanned;
 
 use super::cedar_text::Place;
 use super::expression::{Input, check_input, condition, parse_input};
+use super::limits::is_token;
 use super::mesh::Mesh;
 use super::policies::Policies;
 use super::schema::Schemas;
@@ -390,6 +391,10 @@ impl<'a> Parsed<'a> {
         for (what, names) in [("handlers", handlers), ("instances", instances), ("rules", rules)] {
             let mut seen = std::collections::BTreeSet::new();
             for name in names {
+                if !is_token(&name.value) {
+                    let message = format!("`{}` can't be the name of one of the {what}", name.value);
+                    findings.push(self.at(name, message).with_help("use a-z, A-Z, 0-9, `-`, `_` and `.`"));
+                }
                 if !seen.insert(&name.value) {
                     let message = format!("two {what} are called `{}`", name.value);
                     findings.push(self.at(name, message).with_help("give each a name of its own"));

@@ -1,1 +1,424 @@
-//! Tests.
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use api::config::{Config, Exposure};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use model::{Action, Atom, AtomSet, Name, Principal, Test, Value};
+use proptest::prelude::*;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::applied::Applied;
+use crate::policy_client::{Charge, Taken};
+
+type Answering = Box<dyn Fn(&Attributes) -> Result<Decision, Unavailable> + Send>;
+
+/// A policyd that answers as a test says, when it says.
+struct Double {
+    answer: Mutex<Answering>,
+    asked: AtomicUsize,
+    /// One permit an answer.
+    may_answer: Semaphore,
+}
+
+impl std::fmt::Debug for Double {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Double")
+    }
+}
+
+#[async_trait]
+impl Policyd for Double {
+    async fn check(&self, attributes: &Attributes) -> Result<Decision, Unavailable> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let answer = (self.answer.lock().unwrap())(attributes);
+        self.may_answer.acquire().await.unwrap().forget();
+        answer
+    }
+
+    async fn take(&self, _service: &str, _charges: Vec<Charge>) -> Result<Taken, Unavailable> {
+        panic!("a check takes nothing")
+    }
+}
+
+struct Setting {
+    checker: Checker,
+    policyd: Arc<Double>,
+    current: Current,
+    clock: Clock,
+}
+
+impl Setting {
+    /// At revision 1.5, with the path as the only atom.
+    fn new() -> Self {
+        let policyd = Arc::new(Double {
+            answer: Mutex::new(Box::new(|_| Ok(allow(at(5))))),
+            asked: AtomicUsize::new(0),
+            may_answer: Semaphore::new(1000),
+        });
+        let current = Current::nothing();
+        let clock = Clock::system();
+        let checker = Checker::new(policyd.clone(), current.clone(), clock.clone());
+        let setting = Self { checker, policyd, current, clock };
+        setting.apply(at(5), AtomSet::new(vec![by_path()], true), FailMode::Closed);
+        setting
+    }
+
+    fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
+        let enforced = Some(Enforced { atoms, fail_mode, exposure: Exposure::Mesh });
+        let config = Config { revision, ..Config::default() };
+        self.current.replace(Applied { config, enforced, ..Applied::default() });
+    }
+
+    fn will_answer(&self, answer: impl Fn(&Attributes) -> Result<Decision, Unavailable> + Send + 'static) {
+        *self.policyd.answer.lock().unwrap() = Box::new(answer);
+    }
+
+    fn asked(&self) -> usize {
+        self.policyd.asked.load(Ordering::SeqCst)
+    }
+
+    async fn source(&self, path: &str) -> Source {
+        self.checker.decide(&request(path)).await.source
+    }
+}
+
+fn at(number: u64) -> Revision {
+    Revision { epoch: 1, number }
+}
+
+fn by_path() -> Atom {
+    Atom { name: Name::Path, test: Test::Value }
+}
+
+fn allow(revision: Revision) -> Decision {
+    let mut decision = (*degraded(FailMode::Open, "").decision).clone();
+    decision.degraded = false;
+    decision.valid_for = Duration::from_secs(60);
+    decision.revision = revision;
+    decision
+}
+
+fn request(path: &str) -> Attributes {
+    Attributes {
+        principal: Principal::Unauthenticated,
+        action: Action::Http,
+        resource: "shop".into(),
+        method: "GET".into(),
+        path: path.into(),
+        host: "shop".into(),
+        headers: std::collections::BTreeMap::new(),
+        query: std::collections::BTreeMap::new(),
+        source_ip: "127.0.0.1".parse().unwrap(),
+        tls: false,
+        time: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[tokio::test]
+async fn a_decision_is_reused_for_its_key_and_its_time() {
+    let setting = Setting::new();
+    let a_minute = Duration::from_secs(60);
+    assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Hit]);
+    assert_eq!(setting.source("/b").await, Source::Miss);
+    setting.clock.advance(a_minute);
+    assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Hit]);
+    assert_eq!(setting.asked(), 3);
+}
+
+#[tokio::test]
+async fn what_must_not_be_kept_is_used_once() {
+    let change = |change: fn(&mut Decision)| {
+        let mut decision = allow(at(5));
+        change(&mut decision);
+        decision
+    };
+    let table = [
+        ("degraded", change(|decision| decision.degraded = true)),
+        ("not to be reused", change(|decision| decision.valid_for = Duration::ZERO)),
+        ("newer than the atoms", change(|decision| decision.revision = at(6))),
+        (
+            "of a policyd that restarted",
+            change(|decision| decision.revision = Revision { epoch: 2, number: 1 }),
+        ),
+    ];
+    for (what, decision) in table {
+        let setting = Setting::new();
+        setting.will_answer(move |_| Ok(decision.clone()));
+        assert_eq!(
+            [setting.source("/a").await, setting.source("/a").await],
+            [Source::Miss, Source::Miss],
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_raised_floor_ends_every_older_entry_at_once() {
+    let setting = Setting::new();
+    assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Hit]);
+    setting.current.raise_floor(at(6));
+    setting.will_answer(|_| Ok(allow(at(6))));
+    // Answers are of revision 6, keys still made with the atoms of 5: right, but not to be kept.
+    assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Miss]);
+    setting.apply(at(6), AtomSet::new(vec![by_path()], true), FailMode::Closed);
+    assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Hit]);
+}
+
+#[tokio::test]
+async fn an_answer_below_the_floor_is_asked_for_once_more() {
+    let setting = Setting::new();
+    let answers = Mutex::new(vec![at(5), at(4)]);
+    setting.will_answer(move |_| Ok(allow(answers.lock().unwrap().pop().unwrap())));
+    let checked = setting.checker.decide(&request("/a")).await;
+    assert_eq!((checked.source, checked.decision.revision, setting.asked()), (Source::Miss, at(5), 2));
+
+    setting.will_answer(|_| Ok(allow(at(4))));
+    let checked = setting.checker.decide(&request("/b")).await;
+    assert_eq!(
+        (checked.source, checked.decision.verdict, setting.asked()),
+        (Source::Degraded, Verdict::Deny, 4)
+    );
+}
+
+#[tokio::test]
+async fn a_late_answer_from_before_a_change_is_neither_used_nor_kept() {
+    let setting = Setting::new();
+    let current = setting.current.clone();
+    let answers = Mutex::new(vec![at(6), at(5)]);
+    setting.will_answer(move |_| {
+        // The change becomes known here while the answer is on its way.
+        current.raise_floor(at(6));
+        Ok(allow(answers.lock().unwrap().pop().unwrap()))
+    });
+    let checked = setting.checker.decide(&request("/a")).await;
+    assert_eq!((checked.decision.revision, setting.checker.cached()), (at(6), 0));
+}
+
+#[tokio::test]
+async fn an_answer_of_another_epoch_counts_unless_the_epoch_changed_meanwhile() {
+    let restarted = Revision { epoch: 2, number: 1 };
+    let setting = Setting::new();
+    setting.will_answer(move |_| Ok(allow(restarted)));
+    assert_eq!(setting.source("/a").await, Source::Miss);
+
+    let current = setting.current.clone();
+    setting.will_answer(move |_| {
+        current.raise_floor(restarted);
+        Ok(allow(at(9)))
+    });
+    let checked = setting.checker.decide(&request("/b")).await;
+    // The second time nothing changes meanwhile, and a policyd that says epoch 1 is the one we have.
+    assert_eq!((checked.source, setting.asked()), (Source::Miss, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_decision_the_fail_mode_decides() {
+    for (fail_mode, verdict) in [(FailMode::Closed, Verdict::Deny), (FailMode::Open, Verdict::Allow)] {
+        let setting = Setting::new();
+        setting.apply(at(5), AtomSet::new(vec![by_path()], true), fail_mode);
+        assert_eq!(setting.source("/cached").await, Source::Miss);
+        setting.will_answer(|_| Err(Unavailable("down".to_owned())));
+        let checked = setting.checker.decide(&request("/a")).await;
+        assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, verdict));
+        assert!(checked.decision.degraded);
+        assert_eq!(checked.decision.message, "down");
+        assert_eq!(setting.source("/cached").await, Source::Hit, "what was decided before still counts");
+        setting.will_answer(|_| Ok(allow(at(5))));
+        assert_eq!(setting.source("/a").await, Source::Miss, "and it recovers by itself");
+
+        setting.policyd.may_answer.forget_permits(1000);
+        let checked = setting.checker.decide(&request("/slow")).await;
+        assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, verdict));
+    }
+    let setting = Setting::new();
+    setting.current.replace(Applied::default());
+    let checked = setting.checker.decide(&request("/a")).await;
+    assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, Verdict::Deny));
+}
+
+#[tokio::test]
+async fn one_question_a_key_and_no_caller_takes_it_away() {
+    let setting = Setting::new();
+    setting.policyd.may_answer.forget_permits(1000);
+    let ask = |path: &'static str| {
+        let checker = setting.checker.clone();
+        tokio::spawn(async move { checker.decide(&request(path)).await.source })
+    };
+    let first = ask("/a");
+    while setting.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let others: Vec<_> = (0..10).map(|_| ask("/a")).collect();
+    let other_key = ask("/b");
+    while setting.asked() < 2 {
+        tokio::task::yield_now().await;
+    }
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    setting.policyd.may_answer.add_permits(2);
+    for other in others {
+        assert_eq!(other.await.unwrap(), Source::Miss);
+    }
+    assert_eq!((other_key.await.unwrap(), setting.asked()), (Source::Miss, 2));
+    assert_eq!(setting.source("/a").await, Source::Hit);
+    assert!(setting.checker.shared.flights.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_no_key_can_hold_is_asked_each_time_and_shared_with_nobody() {
+    let setting = Setting::new();
+    setting.apply(at(5), AtomSet::new(vec![], false), FailMode::Closed);
+    setting.policyd.may_answer.forget_permits(1000);
+    let callers: Vec<_> = (0..3)
+        .map(|_| {
+            let checker = setting.checker.clone();
+            tokio::spawn(async move { checker.decide(&request("/a")).await.source })
+        })
+        .collect();
+    while setting.asked() < 3 {
+        tokio::task::yield_now().await;
+    }
+    setting.policyd.may_answer.add_permits(3);
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), Source::Miss);
+    }
+    assert_eq!(setting.checker.cached(), 0);
+}
+
+/// One policy state: any function of its atoms' outcomes.
+#[derive(Clone, Debug)]
+struct State {
+    revision: Revision,
+    atoms: AtomSet,
+    seed: u64,
+}
+
+impl State {
+    /// What these policies say, without any cache.
+    fn verdict(&self, attributes: &Attributes) -> Verdict {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut key = Vec::new();
+        key::encode(attributes, &self.atoms, &mut key);
+        let mut hasher = DefaultHasher::new();
+        (self.seed, key).hash(&mut hasher);
+        if hasher.finish().is_multiple_of(2) { Verdict::Allow } else { Verdict::Deny }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A request, and whether the proxy hears of the newest state while policyd's answer is on its way.
+    Ask(Attributes, bool),
+    /// policyd's policies change.
+    Change(Vec<Atom>, u64, bool),
+    /// policyd restarts, with the same policies.
+    Restart,
+    /// The proxy gets policyd's configuration.
+    Deliver,
+    /// The proxy hears of policyd's revision.
+    Heartbeat,
+    /// Time passes.
+    Wait(u64),
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let header = prop::option::of(prop::sample::select(vec!["", "1", "2"]));
+    (prop::sample::select(vec!["/a", "/ab", "/b"]), header, any::<bool>(), any::<bool>()).prop_map(
+        |(path, header, tls, post)| {
+            let headers = header.map(|value| ("x".to_owned(), value.to_owned())).into_iter().collect();
+            let method = if post { "POST" } else { "GET" }.to_owned();
+            Attributes { headers, tls, method, ..request(path) }
+        },
+    )
+}
+
+fn atom() -> impl Strategy<Value = Atom> {
+    let name = prop::sample::select(vec![Name::Path, Name::Method, Name::Header("x".into()), Name::Tls]);
+    let like = |pieces: &[&str]| {
+        Test::Like(pieces.iter().map(|piece| (*piece).to_owned()).collect::<Vec<_>>().try_into().unwrap())
+    };
+    let tests = vec![
+        Test::Value,
+        Test::Present,
+        Test::Equals(Value::Text("GET".into())),
+        Test::Equals(Value::Bool(true)),
+        Test::OneOf(vec![Value::Text("1".into()), Value::Text("/a".into())]),
+        like(&["/a", ""]),
+        like(&["", "b"]),
+    ];
+    (name, prop::sample::select(tests)).prop_map(|(name, test)| Atom { name, test })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (attributes(), prop::bool::weighted(0.1)).prop_map(|(attributes, meanwhile)| Step::Ask(attributes, meanwhile)),
+        2 => (prop::collection::vec(atom(), 0..4), any::<u64>(), prop::bool::weighted(0.9)).prop_map(|(atoms, seed, cacheable)| Step::Change(atoms, seed, cacheable)),
+        1 => Just(Step::Restart),
+        2 => Just(Step::Deliver),
+        1 => Just(Step::Heartbeat),
+        1 => (1u64..100).prop_map(Step::Wait),
+    ]
+}
+
+/// Runs `steps` and compares every decision with the policies' own.
+async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let setting = Setting::new();
+    let first = State { revision: at(5), atoms: AtomSet::new(vec![by_path()], true), seed: 0 };
+    let states = Arc::new(Mutex::new(vec![first]));
+    let newest = || states.lock().unwrap().last().unwrap().clone();
+    let meanwhile = Arc::new(Mutex::new(false));
+    setting.will_answer({
+        let (states, meanwhile, current) =
+            (Arc::clone(&states), Arc::clone(&meanwhile), setting.current.clone());
+        move |attributes| {
+            let mut states = states.lock().unwrap();
+            let now = states.last().unwrap().clone();
+            if std::mem::take(&mut *meanwhile.lock().unwrap()) {
+                let next = State { revision: now.revision.next(), seed: now.seed ^ 1, ..now.clone() };
+                current.raise_floor(next.revision);
+                states.push(next);
+            }
+            Ok(Decision { verdict: now.verdict(attributes), ..allow(now.revision) })
+        }
+    });
+    for step in steps {
+        match step {
+            Step::Ask(attributes, changes_meanwhile) => {
+                *meanwhile.lock().unwrap() = changes_meanwhile;
+                let checked = setting.checker.decide(&attributes).await;
+                *meanwhile.lock().unwrap() = false;
+                let revision = checked.decision.revision;
+                let floor = setting.current.floor();
+                let states = states.lock().unwrap();
+                let state =
+                    states.iter().find(|state| state.revision == revision).expect("a state of policyd");
+                prop_assert_eq!(checked.decision.verdict, state.verdict(&attributes), "{:?}", checked);
+                let is_newest = revision == states.last().unwrap().revision;
+                prop_assert!(is_newest || revision.reaches(floor), "{} below {}", revision, floor);
+            }
+            Step::Change(atoms, seed, cacheable) => {
+                let revision = newest().revision.next();
+                states.lock().unwrap().push(State { revision, atoms: AtomSet::new(atoms, cacheable), seed });
+            }
+            Step::Restart => {
+                let revision = Revision { epoch: newest().revision.epoch + 1, number: 1 };
+                let restarted = State { revision, ..newest() };
+                states.lock().unwrap().push(restarted);
+            }
+            Step::Deliver => setting.apply(newest().revision, newest().atoms, FailMode::Closed),
+            Step::Heartbeat => setting.current.raise_floor(newest().revision),
+            Step::Wait(seconds) => setting.clock.advance(Duration::from_secs(seconds)),
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    /// The property that everything else is for: a proxy with a cache answers as the policies do.
+    #[test]
+    fn cached_decisions_are_those_of_the_policies(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(run(steps))?;
+    }
+}

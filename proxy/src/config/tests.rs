@@ -1,1 +1,83 @@
-//! Tests.
+use std::fs;
+
+use rcgen::{CertificateParams, KeyPair};
+
+use super::*;
+
+const GOOD: &str = "\
+instance: reviews-v1
+service: reviews
+outbound: 127.0.0.1:15001
+application: 127.0.0.1:9080
+policyd: { address: 127.0.0.1:7000, id: spiffe://a.example/ns/tidegate/sa/policyd }
+ca: { address: 127.0.0.1:7001, id: spiffe://a.example/ns/tidegate/sa/ca }
+trust_domain: a.example
+trust_bundle: roots.pem
+join_token: secret
+";
+
+/// Loads `text` from a folder with a trust bundle and a join token.
+fn load(text: &str) -> Result<Config, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://a.example".try_into().unwrap())];
+    write("roots.pem", &params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem());
+    write("token", "from-file\n");
+    write("empty", "\n");
+    write("proxy.yaml", text);
+    Config::load(&folder.path().join("proxy.yaml")).map_err(|findings| findings.render(false))
+}
+
+#[test]
+fn a_small_file_is_enough() {
+    let config = load(GOOD).unwrap();
+    assert_eq!((config.instance.as_str(), config.service.as_str()), ("reviews-v1", "reviews"));
+    assert_eq!((config.inbound, config.admin, config.ingress), (ANY_PORT, ANY_PORT, None));
+    assert_eq!(config.policyd.id.to_string(), "spiffe://a.example/ns/tidegate/sa/policyd");
+    assert_eq!(config.access_log, AccessLogDestination::Stdout);
+    assert_eq!(config.trust_bundle.roots().len(), 1);
+    let more = format!(
+        "{}join_token_file: token\naccess_log: 'off'\ningress: 0.0.0.0:80\n",
+        GOOD.replace("join_token: secret\n", "")
+    );
+    let config = load(&more).unwrap();
+    assert_eq!((config.join_token.as_str(), config.access_log), ("from-file", AccessLogDestination::Off));
+    assert_eq!(config.ingress.unwrap().port(), 80);
+}
+
+#[test]
+fn each_mistake_is_named_at_its_place() {
+    let table = [
+        ("outbound: 127.0.0.1:15001", "outbound: localhost", "`localhost` is not an IP address with a port"),
+        ("application: 127.0.0.1:9080", "application: 9080", "`9080` is not a host with a port"),
+        ("application: 127.0.0.1:9080", "application: a:0", "`a:0` is not a host with a port"),
+        ("instance: reviews-v1", "instance: ''", "a name must not be empty"),
+        ("trust_domain: a.example", "trust_domain: A!", "`A!` is not a trust domain"),
+        ("trust_bundle: roots.pem", "trust_bundle: none.pem", "`none.pem` can't be used"),
+        ("join_token: secret", "join_token: ''", "a join token has 1 to 4096 bytes"),
+        ("join_token: secret", "join_token_file: empty", "`empty` does not hold a join token"),
+        ("join_token: secret", "join_token_file: gone", "can't be read"),
+        ("join_token: secret", "", "neither `join_token` nor `join_token_file` is given"),
+        ("join_token: secret", "join_token: a\njoin_token_file: token", "exclude each other"),
+        ("join_token: secret", "join_token: a\ncolour: red", "unknown field `colour`"),
+        ("sa/policyd }", "sa/ }", "is not a SPIFFE ID"),
+    ];
+    for (from, to, expected) in table {
+        assert!(GOOD.contains(from));
+        let shown = load(&GOOD.replace(from, to)).unwrap_err();
+        assert!(shown.contains(expected), "{to}: {shown}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let bad =
+        GOOD.replace("127.0.0.1:15001", "x").replace("127.0.0.1:7000", "y").replace("roots.pem", "none.pem");
+    let shown = load(&bad).unwrap_err();
+    for expected in ["proxy.yaml:3:11", "`x`", "`y`", "`none.pem`"] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+}

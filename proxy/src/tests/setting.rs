@@ -18,8 +18,11 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use identity::tls::ClientAuth;
 use identity::{Identity, Source, Svid, TrustBundle};
-use model::{Attributes, AtomSet, Decision, FailMode, Revision, SpiffeId, Verdict};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use model::{AtomSet, Attributes, Decision, FailMode, Revision, SpiffeId, Verdict};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,13 +64,16 @@ impl Pki {
     /// A new certificate of `id` that is valid for `life` from now.
     pub(super) fn identity(&self, id: &SpiffeId, life: Duration) -> Identity {
         let now = self.clock.now();
-        let time = |time: jiff::Timestamp| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.as_second().unsigned_abs());
+        let time = |time: jiff::Timestamp| {
+            rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.as_second().unsigned_abs())
+        };
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(id.as_str().try_into().unwrap())];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         (params.not_before, params.not_after) = (time(now - Duration::from_secs(30)), time(now + life));
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.root).unwrap();
@@ -76,7 +82,7 @@ impl Pki {
     }
 }
 
-type Decide = Box<dyn Fn(&Attributes) -> Result<Decision, Status> + Send + Sync>;
+type Decide = Box<dyn Fn(&Attributes, Revision) -> Decision + Send + Sync>;
 
 /// A policyd that says what a test wants.
 pub(super) struct FakePolicyd {
@@ -111,12 +117,11 @@ pub(super) fn deny(revision: Revision) -> Decision {
 impl FakePolicyd {
     async fn start(pki: &Pki, config: MeshConfig) -> Arc<Self> {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let revision = config.revision;
         let (acks, acked) = mpsc::unbounded_channel();
         let policyd = Arc::new(Self {
             address: socket.local_addr().unwrap(),
             config: watch::Sender::new(config),
-            decide: Mutex::new(Box::new(move |_| Ok(allow(revision)))),
+            decide: Mutex::new(Box::new(|_, revision| allow(revision))),
             take: Mutex::default(),
             checks: Mutex::default(),
             takes: Mutex::default(),
@@ -130,20 +135,19 @@ impl FakePolicyd {
 
     fn serve(self: &Arc<Self>, socket: TcpListener, pki: &Pki) {
         let source = Source::fixed(pki.identity(&id("policyd"), 24 * HOUR));
-        let tls = identity::tls::server_config(&source, pki.clock.clone(), ClientAuth::Required, identity::tls::H2);
+        let tls =
+            identity::tls::server_config(&source, pki.clock.clone(), ClientAuth::Required, identity::tls::H2);
         let incoming = identity::grpc::incoming(socket, tls, &self.lifecycle);
         let service = PolicyServiceServer::from_arc(Arc::clone(self));
         let lifecycle = self.lifecycle.clone();
         drop(self.lifecycle.spawn(async move {
             let server = tonic::transport::Server::builder().add_service(service);
-            tokio::select! {
-                result = server.serve_with_incoming(incoming) => result.unwrap(),
-                () = lifecycle.stopping() => {}
-            }
+            server.serve_with_incoming_shutdown(incoming, lifecycle.stopping()).await.unwrap();
         }));
     }
 
-    pub(super) fn decide(&self, decide: impl Fn(&Attributes) -> Result<Decision, Status> + Send + Sync + 'static) {
+    /// What policyd says of a request at its revision of that time.
+    pub(super) fn decide(&self, decide: impl Fn(&Attributes, Revision) -> Decision + Send + Sync + 'static) {
         *self.decide.lock().unwrap() = Box::new(decide);
     }
 
@@ -170,14 +174,21 @@ impl FakePolicyd {
 
 #[tonic::async_trait]
 impl PolicyService for FakePolicyd {
-    async fn check(&self, request: tonic::Request<wire::CheckRequest>) -> Result<tonic::Response<wire::CheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: tonic::Request<wire::CheckRequest>,
+    ) -> Result<tonic::Response<wire::CheckResponse>, Status> {
         let attributes: Attributes = request.into_inner().attributes.unwrap().try_into().unwrap();
-        let decision = (self.decide.lock().unwrap())(&attributes)?;
+        let revision = self.config.borrow().revision;
+        let decision = (self.decide.lock().unwrap())(&attributes, revision);
         self.checks.lock().unwrap().push(attributes);
         Ok(tonic::Response::new(wire::CheckResponse { decision: Some(decision.into()) }))
     }
 
-    async fn take(&self, request: tonic::Request<wire::TakeRequest>) -> Result<tonic::Response<wire::TakeResponse>, Status> {
+    async fn take(
+        &self,
+        request: tonic::Request<wire::TakeRequest>,
+    ) -> Result<tonic::Response<wire::TakeResponse>, Status> {
         self.takes.lock().unwrap().push(request.into_inner());
         let response = self.take.lock().unwrap().pop_front();
         response.map(tonic::Response::new).ok_or_else(|| Status::unavailable("nothing to take"))
@@ -185,7 +196,10 @@ impl PolicyService for FakePolicyd {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
 
-    async fn watch(&self, request: tonic::Request<Streaming<wire::WatchRequest>>) -> Result<tonic::Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: tonic::Request<Streaming<wire::WatchRequest>>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let mut messages = request.into_inner();
         let acks = self.acks.clone();
         tokio::spawn(async move {
@@ -200,7 +214,10 @@ impl PolicyService for FakePolicyd {
             let message = wire::watch_response::Message::Config((&config).into());
             Ok(wire::WatchResponse { message: Some(message) })
         });
-        Ok(tonic::Response::new(Box::pin(responses)))
+        let lifecycle = self.lifecycle.clone();
+        // A graceful shutdown waits for open streams.
+        let stopping = async move { lifecycle.stopping().await };
+        Ok(tonic::Response::new(Box::pin(futures_util::StreamExt::take_until(responses, Box::pin(stopping)))))
     }
 }
 
@@ -228,9 +245,12 @@ impl Application {
         tokio::spawn(async move {
             while let Ok((stream, _)) = socket.accept().await {
                 let log = Arc::clone(&log);
-                let service = hyper::service::service_fn(move |request| answer(name, request, Arc::clone(&log)));
+                let service =
+                    hyper::service::service_fn(move |request| answer(name, request, Arc::clone(&log)));
                 tokio::spawn(async move {
-                    let _ended = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ended = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -246,7 +266,11 @@ impl Application {
     }
 }
 
-async fn answer(name: &str, request: Request<Incoming>, log: Arc<Mutex<Vec<Seen>>>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    name: &str,
+    request: Request<Incoming>,
+    log: Arc<Mutex<Vec<Seen>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let Ok(collected) = body.collect().await else { return Ok(Response::new(Full::default())) };
     let trailers = collected.trailers().cloned();
@@ -271,7 +295,11 @@ pub(super) struct Setting {
 pub(super) const REVISION: Revision = Revision { epoch: 7, number: 1 };
 
 pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::Service {
-    let endpoint = |&(instance, address): &(&str, SocketAddr)| Endpoint { instance: instance.to_owned(), version: String::new(), address };
+    let endpoint = |&(instance, address): &(&str, SocketAddr)| Endpoint {
+        instance: instance.to_owned(),
+        version: String::new(),
+        address,
+    };
     config::Service {
         name: name.to_owned(),
         spiffe_ids: vec![id(name)],
@@ -287,7 +315,8 @@ impl Setting {
     pub(super) async fn new() -> Self {
         let clock = Clock::system();
         let pki = Pki::new(&clock);
-        let config = MeshConfig { revision: REVISION, services: vec![service("shop", &[])], ..MeshConfig::default() };
+        let config =
+            MeshConfig { revision: REVISION, services: vec![service("shop", &[])], ..MeshConfig::default() };
         let policyd = FakePolicyd::start(&pki, config).await;
         Self { clock, pki, policyd }
     }
@@ -300,7 +329,13 @@ impl Setting {
         bound
     }
 
-    pub(super) async fn proxy_with(&self, service: &str, application: SocketAddr, source: Source, change: impl FnOnce(&mut Config)) -> Bound {
+    pub(super) async fn proxy_with(
+        &self,
+        service: &str,
+        application: SocketAddr,
+        source: Source,
+        change: impl FnOnce(&mut Config),
+    ) -> Bound {
         let any = "127.0.0.1:0".parse().unwrap();
         let mut config = Config {
             instance: format!("{service}-v1"),
@@ -372,7 +407,11 @@ impl Wire {
                 let rest = self.buffer.split_off(at + mark.len());
                 return String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap();
             }
-            assert!(self.fill().await > 0, "the connection ended before {mark:?}: {:?}", String::from_utf8_lossy(&self.buffer));
+            assert!(
+                self.fill().await > 0,
+                "the connection ended before {mark:?}: {:?}",
+                String::from_utf8_lossy(&self.buffer)
+            );
         }
     }
 
@@ -386,7 +425,8 @@ impl Wire {
             let (name, value) = line.split_once(": ").unwrap();
             headers.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
         }
-        let length = headers.get("content-length").map(|value| value.to_str().unwrap().parse::<usize>().unwrap());
+        let length =
+            headers.get("content-length").map(|value| value.to_str().unwrap().parse::<usize>().unwrap());
         let body = match length {
             _ if to_head => String::new(),
             Some(length) => {
@@ -404,6 +444,11 @@ impl Wire {
     /// Whether the other side ends the connection, with nothing more to read.
     pub(super) async fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && self.fill().await == 0
+    }
+
+    /// Whatever comes next; 0 bytes at the end.
+    pub(super) async fn read(&mut self, bytes: &mut [u8]) -> usize {
+        self.stream.read(bytes).await.unwrap()
     }
 
     async fn fill(&mut self) -> usize {

@@ -1,0 +1,103 @@
+//! The examples in docs/ work.
+//!
+//! A fenced block marked `title=FILE` is a file. The blocks of one section are one bundle. A section without a
+//! `mesh.yaml` uses the first one of docs/bundle.md.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use policyd::bundle::{Bundle, Files, mesh};
+use tidegate_tests::repository::root;
+
+/// The files of one section.
+#[derive(Default)]
+struct Section {
+    heading: String,
+    files: BTreeMap<String, String>,
+}
+
+fn sections(document: &str) -> Vec<Section> {
+    let text = fs::read_to_string(root().join("docs").join(document)).unwrap();
+    let mut sections = vec![Section::default()];
+    let mut block: Option<(Option<String>, String)> = None;
+    for line in text.lines() {
+        let section = sections.last_mut().unwrap();
+        match (&mut block, line.strip_prefix("```")) {
+            (None, Some(info)) => {
+                let title = info.split(' ').find_map(|word| word.strip_prefix("title="));
+                block = Some((title.map(str::to_owned), String::new()));
+            }
+            (Some(_), Some(_)) => {
+                if let Some((Some(title), text)) = block.take() {
+                    let before = section.files.insert(title.clone(), text);
+                    assert!(before.is_none(), "{document}, {}: two blocks are `{title}`", section.heading);
+                }
+            }
+            (Some((_, text)), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) if line.starts_with('#') => {
+                sections.push(Section { heading: line.to_owned(), files: BTreeMap::new() });
+            }
+            (None, None) => {}
+        }
+    }
+    sections.retain(|section| !section.files.is_empty());
+    sections
+}
+
+fn default_mesh() -> String {
+    let all = sections("bundle.md");
+    all.iter()
+        .find_map(|section| section.files.get(mesh::FILE))
+        .expect("docs/bundle.md has a mesh.yaml")
+        .clone()
+}
+
+#[test]
+fn bundles_in_the_documents_load_without_a_warning() {
+    for document in ["bundle.md", "adapters.md"] {
+        let sections = sections(document);
+        assert!(sections.len() > 3, "{document} has examples");
+        for Section { heading, mut files } in sections {
+            files.entry(mesh::FILE.to_owned()).or_insert_with(default_mesh);
+            let files = Files { folder: root().join("docs"), texts: files };
+            let bundle = Bundle::load(&files)
+                .unwrap_or_else(|findings| panic!("docs/{document}, {heading}\n{}", findings.render(false)));
+            let warnings = bundle.warnings.render(false);
+            assert!(bundle.warnings.is_empty(), "docs/{document}, {heading}\n{warnings}");
+        }
+    }
+}
+
+#[test]
+fn configuration_files_in_the_documents_load() {
+    let mut files: BTreeMap<String, String> =
+        sections("operating.md").into_iter().flat_map(|section| section.files).collect();
+    let mut file =
+        |name: &str| files.remove(name).unwrap_or_else(|| panic!("docs/operating.md has a {name}"));
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    };
+
+    let ca = ca::config::Config::load(&write("ca.yaml", &file("ca.yaml"))).unwrap_or_else(|f| panic!("{f}"));
+    // What the CA writes when it starts, and what `tidegate ca token` prints.
+    let state = folder.path().join(&ca.state_dir);
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let authority = ca::authority::Authority::open(&state, &ca.trust_domain, ca.issuing_ca_ttl, now).unwrap();
+    let bundle = folder.path().join(ca.bundle_path());
+    fs::write(bundle, authority.bundle().unwrap().to_pem()).unwrap();
+    write("policyd.token", "a-token\n");
+    write("ratings.token", "a-token\n");
+
+    let policyd = policyd::config::Config::load(&write("policyd.yaml", &file("policyd.yaml")));
+    assert_eq!(policyd.unwrap_or_else(|f| panic!("{f}")).identity.join_token, "a-token");
+    let proxy = proxy::Config::load(&write("proxy.yaml", &file("proxy.yaml")));
+    assert_eq!(proxy.unwrap_or_else(|f| panic!("{f}")).join_token, "a-token");
+    assert!(files.is_empty(), "no test reads {:?}", files.keys());
+}
