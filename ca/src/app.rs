@@ -173,7 +173,7 @@ impl Upkeep {
             let wait = if failures == 0 {
                 let next = renew_at.min(self.registry.authority().replace_at());
                 // Never none at all: near the root's end, lives get too short to have a half.
-                identity::schedule::life(clock.now(), next).max(schedule::RETRY_MIN)
+                schedule::life(clock.now(), next).max(schedule::RETRY_MIN)
             } else {
                 schedule::backoff(failures, schedule::retry_cap(self.config.certificate_ttl), "upkeep")
             };

@@ -127,7 +127,7 @@ impl Mesh {
         options: &Options,
         launch: &dyn Launch,
     ) -> Result<()> {
-        let policyd_id = policyd::config::policyd_id(&self.bundle.mesh.trust_domain)?;
+        let policyd_id = identity::policyd_id(&self.bundle.mesh.trust_domain)?;
         let policyd = Address { address: self.policyd.address, id: policyd_id };
         for mut sidecar in prepared {
             sidecar.config.policyd = policyd.clone();
@@ -213,7 +213,7 @@ async fn start_policyd(
     ca: &ca::app::Bound,
     addresses: Addresses,
 ) -> Result<policyd::app::Bound> {
-    let id = policyd::config::policyd_id(&bundle.mesh.trust_domain)?;
+    let id = identity::policyd_id(&bundle.mesh.trust_domain)?;
     let config = policyd::config::Config {
         bundle: options.bundle.clone(),
         listen: loopback(),

@@ -38,3 +38,11 @@ use model::{SpiffeId, TrustDomain, spiffe_id::SpiffeIdError};
 pub fn ca_id(trust_domain: &TrustDomain) -> Result<SpiffeId, SpiffeIdError> {
     trust_domain.workload("tidegate", "ca")
 }
+
+/// The SPIFFE ID that policyd serves with: `spiffe://<trust domain>/ns/tidegate/sa/policyd`.
+///
+/// # Errors
+/// When the trust domain is so long that its IDs would be too long.
+pub fn policyd_id(trust_domain: &TrustDomain) -> Result<SpiffeId, SpiffeIdError> {
+    trust_domain.workload("tidegate", "policyd")
+}

@@ -70,10 +70,11 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
     let (current, status) = (source.current(), source.status());
     check_against(&config, &current.get().bundle.mesh)?;
     let counted = metrics.clone();
-    let identity =
-        identity::client::start(config.identity, clock.clone(), &lifecycle, move |event| counted.identity(&event))
-            .await
-            .context("policyd got no certificate")?;
+    let identity = identity::client::start(config.identity, clock.clone(), &lifecycle, move |event| {
+        counted.identity(&event)
+    })
+    .await
+    .context("policyd got no certificate")?;
     lifecycle.spawn(source.run(lifecycle.clone()));
     let server = Server {
         current: current.clone(),

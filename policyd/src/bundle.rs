@@ -173,7 +173,8 @@ fn lower_case_headers(files: &Files, names: &BTreeSet<Name>, findings: &mut Find
             continue;
         }
         let message = format!("there is never a header `{header}`: names of headers are in lower case here");
-        let found = files.texts.iter().find_map(|(file, text)| Some((file, text, text.find(header.as_str())?)));
+        let found =
+            files.texts.iter().find_map(|(file, text)| Some((file, text, text.find(header.as_str())?)));
         let finding = match found {
             Some((file, text, start)) => Finding::at(file, text, start..start + header.len(), message),
             None => Finding::in_file(mesh::FILE, message),

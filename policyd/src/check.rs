@@ -75,8 +75,9 @@ async fn ask(
             Ok(instance) => handler.check(&instance).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let opinion = opinion
-            .unwrap_or_else(|error| failed(format!("the handler `{}` has no answer: {error}", action.handler)));
+        let opinion = opinion.unwrap_or_else(|error| {
+            failed(format!("the handler `{}` has no answer: {error}", action.handler))
+        });
         combined = combined.and(Opinion { reasons: reasons(&opinion, rule), ..opinion });
     }
     combined

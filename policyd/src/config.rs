@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use identity::TrustBundle;
-use model::{SpiffeId, TrustDomain};
+use model::TrustDomain;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -47,14 +47,6 @@ struct RawConfig {
     join_token_file: Spanned<PathBuf>,
     #[serde(default)]
     addresses: Addresses,
-}
-
-/// The SPIFFE ID that policyd serves with: `spiffe://<trust domain>/ns/tidegate/sa/policyd`.
-///
-/// # Errors
-/// When the trust domain is so long that its IDs would be too long.
-pub fn policyd_id(trust_domain: &TrustDomain) -> Result<SpiffeId, model::spiffe_id::SpiffeIdError> {
-    trust_domain.workload("tidegate", "policyd")
 }
 
 impl Config {
@@ -111,7 +103,9 @@ fn read_token(path: &Path) -> Result<String, String> {
         .map_err(|error| error.to_string())?;
     match text.trim() {
         "" => Err("the file is empty".to_owned()),
-        _ if text.len() as u64 > TOKEN_SIZE_MAX => Err(format!("the file has more than {TOKEN_SIZE_MAX} bytes")),
+        _ if text.len() as u64 > TOKEN_SIZE_MAX => {
+            Err(format!("the file has more than {TOKEN_SIZE_MAX} bytes"))
+        }
         token => Ok(token.to_owned()),
     }
 }

@@ -63,6 +63,7 @@ impl Store {
     pub fn take(&mut self, charges: &[Charge<'_>], now: Timestamp) -> Result<(bool, Vec<Balance>), Full> {
         let now = now.as_nanosecond();
         self.sweep(now);
+        charges.iter().for_each(|charge| self.cap(charge, now));
         let mut taken: HashMap<(&str, &str), i128> = HashMap::new();
         let mut all = true;
         for charge in charges {
@@ -77,7 +78,8 @@ impl Store {
                 .into_iter()
                 .map(|((limit, key), whole_at)| ((limit.to_owned(), key.to_owned()), whole_at))
                 .collect();
-            let new = || taken.iter().map(|(entry, _)| entry).filter(|entry| !self.whole_at.contains_key(entry));
+            let new =
+                || taken.iter().map(|(entry, _)| entry).filter(|entry| !self.whole_at.contains_key(entry));
             let key_bytes = self.key_bytes + new().map(size).sum::<usize>();
             if self.whole_at.len() + new().count() > KEYS_MAX || key_bytes > KEY_BYTES_MAX {
                 return Err(Full);
@@ -98,10 +100,17 @@ impl Store {
         self.whole_at.is_empty()
     }
 
+    /// No more than a whole allowance is ever used, also where the limit was another, or the clock ahead, before.
+    fn cap(&mut self, charge: &Charge<'_>, now: i128) {
+        let entry = (charge.limit.name.clone(), charge.key.to_owned());
+        if let Some(whole_at) = self.whole_at.get_mut(&entry) {
+            *whole_at = (*whole_at).min(now + capacity(charge.limit));
+        }
+    }
+
     fn whole_at(&self, charge: &Charge<'_>, now: i128) -> i128 {
         let entry = (charge.limit.name.clone(), charge.key.to_owned());
-        // Never more than a whole allowance is used: the limit may have been wider, or the clock ahead, before.
-        self.whole_at.get(&entry).map_or(now, |whole_at| (*whole_at).clamp(now, now + capacity(charge.limit)))
+        self.whole_at.get(&entry).copied().unwrap_or(now).max(now)
     }
 
     fn balance(&self, charge: &Charge<'_>, now: i128) -> Balance {

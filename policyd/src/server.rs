@@ -220,6 +220,7 @@ fn charges<'a>(snapshot: &'a Snapshot, request: &'a wire::TakeRequest) -> Result
     request.charges.iter().map(charge).collect()
 }
 
+/// Rounded up: zero means now, and less than a millisecond is not now.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -230,7 +230,8 @@ async fn load(files: &Arc<Files>) -> Result<Bundle, Findings> {
 
 /// A fault of ours, or of Cedar's, must not end the task: what is in force stays so.
 fn crashed(error: &tokio::task::JoinError) -> Findings {
-    Finding::in_file(mesh::FILE, format!("the bundle can't be checked, by a fault of Tidegate: {error}")).into()
+    Finding::in_file(mesh::FILE, format!("the bundle can't be checked, by a fault of Tidegate: {error}"))
+        .into()
 }
 
 fn warn_of(findings: &Findings) {

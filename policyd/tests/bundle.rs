@@ -278,3 +278,118 @@ fn entities_are_checked_against_the_schema() {
 
     "#]].assert_eq(&told(&[("mesh.yaml", MESH), ("entities.json", "[\n{]")]));
 }
+
+#[test]
+fn a_file_that_would_not_be_read_is_told_of() {
+    let texts = [("mesh.yaml", MESH), ("limits.yml", ""), ("adapter.yaml", ""), ("renovate.json", "{}")];
+    expect![[r#"
+        error: this file is not read: no file of a bundle has this name
+        --> adapter.yaml
+         = help: did you mean `adapters.yaml`?
+
+        error: this file is not read: no file of a bundle has this name
+        --> limits.yml
+         = help: did you mean `limits.yaml`?
+
+        warning: this file is not read: no file of a bundle has this name
+        --> renovate.json
+         = help: keep it out of the bundle's folder
+
+    "#]]
+    .assert_eq(&told(&texts));
+    expect![[r#"
+        loaded
+        warning: this file is not read: no file of a bundle has this name
+        --> renovate.json
+         = help: keep it out of the bundle's folder
+
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", MESH), ("renovate.json", "{}")]));
+}
+
+#[test]
+fn a_header_in_capitals_is_a_mistake() {
+    let acl =
+        "forbid (principal, action == Action::\"http\", resource) when { context.headers has \"X-Debug\" };";
+    expect![[r#"
+        error: there is never a header `X-Debug`: names of headers are in lower case here
+         --> acl.cedar:1:84
+          |
+        1 | forbid (principal, action == Action::"http", resource) when { context.headers has "X-Debug" };
+          |                                                                                    ^^^^^^^
+          |
+          = help: write `x-debug`
+
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", MESH), ("acl.cedar", acl)]));
+}
+
+#[test]
+fn entities_can_add_to_what_is_known_but_not_change_it() {
+    let entities = r#"[
+  {"uid": {"type": "Group", "id": "a"}, "attrs": {}, "parents": []},
+  {"uid": {"__entity": {"type": "Group", "id": "b"}}, "attrs": {}, "parents": [{"type": "Group", "id": "a"}]},
+  {"uid": {"type": "Workload", "id": "spiffe://shop.example/ns/far/sa/away"}, "attrs": {}, "parents": [{"type": "Group", "id": "b"}]},
+  {"uid": {"type": "Service", "id": "orders"}, "attrs": {"namespace": "NS"}, "parents": []}
+]"#;
+    let fine = entities.replace("NS", "shop");
+    expect![[r#"
+        loaded
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", MESH), ("entities.json", &fine)]));
+    expect![[r#"
+        error: `namespace` of `orders` is "shop" already, and can't be "NS" too
+         --> entities.json:1:1
+          |
+        1 | [
+          | ^
+          |
+          = help: leave it out
+
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", MESH), ("entities.json", entities)]));
+    expect![[r#"
+        error: error during entity deserialization: missing field `uid`
+         --> entities.json:1:1
+          |
+        1 | [{}, {}]
+          | ^^^^^^^^
+
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", MESH), ("entities.json", "[{}, {}]")]));
+}
+
+#[test]
+fn ids_names_and_conditions_are_what_they_seem() {
+    let acl = "@id(\"a\\nb\") permit (principal, action, resource);";
+    let limits = "limits:\n  - {name: l, rate: 1/s, when: 'true } unless { false'}\n";
+    let adapters =
+        "handlers: [{name: out, adapter: stdio}]\nrules:\n  - {name: \"a b\", actions: [{handler: out}]}\n";
+    let texts =
+        [("mesh.yaml", MESH), ("acl.cedar", acl), ("limits.yaml", limits), ("adapters.yaml", adapters)];
+    expect![[r#"
+        error: an id has up to 256 bytes on one line: "a\nb"
+         --> acl.cedar:1:1
+          |
+        1 | @id("a\nb") permit (principal, action, resource);
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: it is told to callers and written to logs
+
+        error: `a b` can't be the name of one of the rules
+         --> adapters.yaml:3:12
+          |
+        3 |   - {name: "a b", actions: [{handler: out}]}
+          |            ^^^^^
+          |
+          = help: use a-z, A-Z, 0-9, `-`, `_` and `.`
+
+        error: unexpected token `}`
+         --> limits.yaml:2:38
+          |
+        2 |   - {name: l, rate: 1/s, when: 'true } unless { false'}
+          |                                      ^
+
+    "#]]
+    .assert_eq(&told(&texts));
+}

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use daemon::config_file;
 use daemon::{Finding, Findings};
 use identity::TrustBundle;
-use model::TrustDomain;
+use model::spiffe_id::SpiffeIdError;
+use model::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -60,21 +61,14 @@ struct RawConfig {
     ingress: Option<Spanned<String>>,
     admin: Option<Spanned<String>>,
     application: Spanned<String>,
-    policyd: RawAddress,
-    ca: RawAddress,
+    policyd: Spanned<String>,
+    ca: Spanned<String>,
     trust_domain: Spanned<String>,
     trust_bundle: Spanned<PathBuf>,
     join_token: Option<Spanned<String>>,
     join_token_file: Option<Spanned<PathBuf>>,
     access_log: Option<String>,
     report_files: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAddress {
-    address: Spanned<String>,
-    id: Spanned<String>,
 }
 
 /// Turns raw values into what they mean, and notes each that has no meaning.
@@ -115,9 +109,10 @@ impl Reader<'_> {
         let ingress = raw.ingress.map(|value| self.socket(&value));
         let admin = raw.admin.map_or(Some(ANY_PORT), |value| self.socket(&value));
         let application = self.application(raw.application);
-        let policyd = self.address(&raw.policyd);
-        let ca = self.address(&raw.ca);
-        let trust_bundle = self.trust_bundle(&raw.trust_domain, &raw.trust_bundle);
+        let domain: Option<TrustDomain> = self.parsed(&raw.trust_domain, "a trust domain");
+        let policyd = self.address(&raw.policyd, domain.as_ref().map(identity::policyd_id));
+        let ca = self.address(&raw.ca, domain.as_ref().map(identity::ca_id));
+        let trust_bundle = domain.and_then(|domain| self.trust_bundle(domain, &raw.trust_bundle));
         let join_token = self.join_token(raw.join_token, raw.join_token_file);
         Some(Config {
             instance: instance?,
@@ -174,13 +169,20 @@ impl Reader<'_> {
         }
     }
 
-    fn address(&mut self, raw: &RawAddress) -> Option<Address> {
-        let (address, id) = (self.socket(&raw.address), self.parsed(&raw.id, "a SPIFFE ID"));
-        Some(Address { address: address?, id: id? })
+    /// A daemon of Tidegate: the trust domain says which ID it has, if that is not wrong itself.
+    fn address(
+        &mut self,
+        address: &Spanned<String>,
+        id: Option<Result<SpiffeId, SpiffeIdError>>,
+    ) -> Option<Address> {
+        let socket = self.socket(address)?;
+        match id? {
+            Ok(id) => Some(Address { address: socket, id }),
+            Err(error) => self.wrong(address, format!("the trust domain is too long for its daemons' IDs: {error}")),
+        }
     }
 
-    fn trust_bundle(&mut self, domain: &Spanned<String>, path: &Spanned<PathBuf>) -> Option<TrustBundle> {
-        let domain: TrustDomain = self.parsed(domain, "a trust domain")?;
+    fn trust_bundle(&mut self, domain: TrustDomain, path: &Spanned<PathBuf>) -> Option<TrustBundle> {
         match TrustBundle::load(domain, &self.folder.join(&path.value)) {
             Ok(bundle) => Some(bundle),
             Err(error) => self.wrong(

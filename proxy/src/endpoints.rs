@@ -131,15 +131,17 @@ impl Service {
 }
 
 impl Endpoint {
-    /// It could not be reached: it is left out from `now`.
-    pub(crate) fn failed(&self, now: Instant) {
+    /// It could not be reached: it is left out from `now`. False when it already was.
+    pub(crate) fn failed(&self, now: Instant) -> bool {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         // Requests that were on their way together count as one failure.
-        if health.ejected.is_none_or(|ejected| ejected.until <= now) {
-            let backoff = EJECTION_MIN.saturating_mul(1 << health.failures.min(10)).min(EJECTION_MAX);
-            health.failures = health.failures.saturating_add(1);
-            health.ejected = Some(Ejected { at: now, until: now + backoff });
+        if health.ejected.is_some_and(|ejected| now < ejected.until) {
+            return false;
         }
+        let backoff = EJECTION_MIN.saturating_mul(1 << health.failures.min(10)).min(EJECTION_MAX);
+        health.failures = health.failures.saturating_add(1);
+        health.ejected = Some(Ejected { at: now, until: now + backoff });
+        true
     }
 
     /// It was reached.
@@ -204,18 +206,17 @@ mod tests {
         let second = Duration::from_secs(1);
         let service = service(&config(&["1", "2"], "x"), None);
         let (one, two) = (Arc::clone(&service.endpoints[0]), Arc::clone(&service.endpoints[1]));
-        two.failed(now);
-        two.failed(now);
+        assert_eq!((two.failed(now), two.failed(now)), (true, false));
         assert_eq!([order(&service, now), order(&service, now)], ["12", "12"]);
-        one.failed(now + second / 2);
+        assert!(one.failed(now + second / 2));
         assert_eq!(order(&service, now + second / 2), "21", "the one left out longest ago");
         assert_eq!(order(&service, now + second), "21", "two is back, one is not");
-        two.failed(now + second);
+        assert!(two.failed(now + second));
         assert_eq!(order(&service, now + 2 * second), "12", "the second time takes twice as long");
         two.succeeded();
         assert_eq!([order(&service, now + 2 * second), order(&service, now + 2 * second)], ["12", "21"]);
         for failure in 0..40u32 {
-            one.failed(now + failure * 2 * EJECTION_MAX);
+            assert!(one.failed(now + failure * 2 * EJECTION_MAX));
         }
         assert_eq!(one.health().ejected.unwrap().until, now + 39 * 2 * EJECTION_MAX + EJECTION_MAX);
     }

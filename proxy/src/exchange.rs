@@ -114,7 +114,13 @@ impl Record {
     }
 
     /// A decision was had on `attributes`; `asked` is when it was asked for.
-    pub(crate) fn decided(&mut self, attributes: Attributes, checked: &Checked, asked: Instant, cached: usize) {
+    pub(crate) fn decided(
+        &mut self,
+        attributes: Attributes,
+        checked: &Checked,
+        asked: Instant,
+        cached: usize,
+    ) {
         self.attributes = Some(attributes);
         self.decision_time = Some(asked.elapsed());
         self.checked = Some(checked.clone());

@@ -141,8 +141,9 @@ async fn attempt_fresh(
     let connection = match endpoint.pool.connect().await {
         Ok(connection) => connection,
         Err(error) => {
-            endpoint.failed(Instant::now());
-            metrics.ejected(&service.name, &endpoint.instance);
+            if endpoint.failed(Instant::now()) {
+                metrics.ejected(&service.name, &endpoint.instance);
+            }
             let (service, instance) = (&service.name, &endpoint.instance);
             tracing::warn!(%service, %instance, address = endpoint.address, %error, "an upstream can't be reached");
             return Err(Failure::Unsent(request));

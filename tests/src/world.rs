@@ -54,7 +54,7 @@ impl World {
     pub async fn restart_policyd(&mut self) -> Result<()> {
         self.mesh.policyd.drain().await;
         let trust_domain = &self.mesh.bundle.mesh.trust_domain;
-        let id = policyd::config::policyd_id(trust_domain)?;
+        let id = identity::policyd_id(trust_domain)?;
         let instances = self.mesh.sidecars.iter();
         let config = policyd::config::Config {
             bundle: self.bundle(),

@@ -167,6 +167,28 @@ fn crates_do_not_know_what_is_not_theirs_to_know() {
 }
 
 #[test]
+fn protobuf_stops_at_the_door() {
+    let doors = [
+        "policyd/src/server",
+        "ca/src/server",
+        "proxy/src/policy_client",
+        "identity/src/client",
+        "api/",
+        "tests/",
+    ];
+    let wire = [concat!("api::", "policy"), concat!("api::", "certificate")];
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let path = short(&path);
+        let is_door = doors.iter().any(|door| path.starts_with(door)) || path.contains("/tests");
+        if !is_door && wire.iter().any(|module| text.contains(module)) {
+            wrong.push(format!("{path}: use the types of `model` or `api::config`, not those of the wire"));
+        }
+    }
+    assert_tidy(&wrong);
+}
+
+#[test]
 fn every_library_is_used_and_justified() {
     let members = members();
     let used: BTreeSet<&str> =
@@ -203,7 +225,6 @@ fn every_crate_names_only_libraries_that_it_uses() {
         let names =
             entries.filter(|line| !line.starts_with('[')).filter_map(|line| line.split(['.', ' ']).next());
         for name in names.filter(|name| !name.is_empty() && !name.starts_with('#')) {
-            // Three libraries are called otherwise in code than in manifests.
             let in_code = match name {
                 "rustls-webpki" => "webpki".to_owned(),
                 _ => name.replace('-', "_"),
@@ -244,14 +265,24 @@ fn links_between_documents_lead_somewhere() {
         let text = read(&path);
         let targets =
             text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
-        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
-            let file = target.split('#').next().unwrap_or_default();
-            if !path.parent().unwrap().join(file).exists() {
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            if !file.exists() || !anchor.is_empty() && !anchors(&read(&file)).any(|found| found == anchor) {
                 wrong.push(format!("{}: the link to `{target}` leads nowhere", short(&path)));
             }
         }
     }
     assert_tidy(&wrong);
+}
+
+/// What the headings of a Markdown text are called in links, as GitHub makes it.
+fn anchors(markdown: &str) -> impl Iterator<Item = String> {
+    let headings = markdown.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| {
+        let text = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    })
 }
 
 #[test]

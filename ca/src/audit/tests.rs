@@ -66,7 +66,8 @@ fn the_lag_of_each_rotation_is_told() {
     let [x, y] = report.workloads.as_slice() else { panic!("{:?}", report.workloads) };
     assert_eq!((x.instance.as_str(), x.serial.as_str(), x.rotations.len()), ("x-1", last.serial.as_str(), 4));
     for rotation in &x.rotations {
-        assert!((120.0..=480.0).contains(&rotation.lag_seconds), "{rotation:?}");
+        // Due after 27 to 33 minutes, less a little for whole seconds.
+        assert!((119.0..=481.0).contains(&rotation.lag_seconds), "{rotation:?}");
     }
     let lag = x.lag.unwrap();
     assert!(lag.p50_seconds <= lag.p99_seconds && lag.p99_seconds <= lag.max_seconds);

@@ -1,6 +1,6 @@
 //! `tidegate ca`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -34,8 +34,11 @@ Example configuration:
 
 Stops on Ctrl-C or SIGTERM, after the calls in flight have ended.")]
 pub(super) struct Ca {
+    /// The CA's configuration file
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
     #[command(flatten)]
-    options: Option<serve::Options>,
+    logs: serve::Logs,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -66,9 +69,9 @@ struct Token {
 
 impl Ca {
     pub(super) fn run(self) -> Result<Outcome> {
-        match (self.command, self.options) {
+        match (self.command, self.config) {
             (Some(Command::Token(token)), _) => token.run(),
-            (None, Some(options)) => serve_ca(&options),
+            (None, Some(config)) => serve_ca(&config, self.logs),
             // clap demands one of the two.
             (None, None) => anyhow::bail!("say `--config FILE`"),
         }
@@ -89,9 +92,9 @@ impl Token {
     }
 }
 
-fn serve_ca(options: &serve::Options) -> Result<Outcome> {
-    let config = ca::config::Config::load(&options.config)?;
-    options.logs.init("info")?;
+fn serve_ca(config: &Path, logs: serve::Logs) -> Result<Outcome> {
+    let config = ca::config::Config::load(config)?;
+    logs.init("info")?;
     serve::on_runtime(async {
         let running = ca::app::build(config, Clock::system()).await?;
         serve::until_stopped("the CA", &running.lifecycle, running.drain(DRAIN)).await

@@ -20,8 +20,8 @@ Example configuration:
   admin: 127.0.0.1:7302
   application: 127.0.0.1:9080  # the service itself
   trust_domain: bookinfo.example
-  policyd: {address: 127.0.0.1:7001}
-  ca: {address: 127.0.0.1:7000}
+  policyd: 127.0.0.1:7001
+  ca: 127.0.0.1:7000
   trust_bundle: state/ca/bundle.pem   # written by `tidegate ca`
   join_token_file: reviews-v1.token   # made by `tidegate ca token`
 

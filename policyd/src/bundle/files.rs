@@ -42,7 +42,8 @@ impl Files {
                 continue;
             }
             let name = entry.file_name().into_string().map_err(|name| {
-                Finding::in_file(name.to_string_lossy(), "the file's name is not UTF-8").with_help("rename it")
+                Finding::in_file(name.to_string_lossy(), "the file's name is not UTF-8")
+                    .with_help("rename it")
             })?;
             let text = read_file(&entry.path(), &name, room)?;
             room = room.saturating_sub(text.len() as u64);
@@ -57,7 +58,9 @@ impl Files {
 
     /// Adds what is wrong with the files' names: a file that is not read is a rule that is not kept.
     pub(super) fn check_names(&self, findings: &mut Findings) {
-        for name in self.texts.keys().filter(|name| !name.ends_with(".cedar") && !KNOWN.contains(&name.as_str())) {
+        for name in
+            self.texts.keys().filter(|name| !name.ends_with(".cedar") && !KNOWN.contains(&name.as_str()))
+        {
             let finding = Finding::in_file(name, "this file is not read: no file of a bundle has this name");
             findings.push(match did_you_mean(name, KNOWN) {
                 Some(near) => finding.with_help(format!("did you mean `{near}`?")),
@@ -86,9 +89,7 @@ fn read_file(path: &Path, name: &str, room: u64) -> Result<String, Finding> {
         return Err(wrong("this is no regular file".to_owned(), "rename it, or put a file in its place"));
     }
     let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(room + 1).read_to_string(&mut text))
-        .map_err(unreadable)?;
+    File::open(path).and_then(|file| file.take(room + 1).read_to_string(&mut text)).map_err(unreadable)?;
     if text.len() as u64 > room {
         let message = format!("the bundle's files have more than {} MiB together", SIZE_MAX / 1024 / 1024);
         return Err(wrong(message, "split the bundle"));
@@ -102,7 +103,8 @@ fn read_file(path: &Path, name: &str, room: u64) -> Result<String, Finding> {
 fn is_bundle_file(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     !name.starts_with('.')
-        && extension.is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+        && extension
+            .is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
 /// `.yml` and capitals are read to be told of: see [`Files::check_names`].

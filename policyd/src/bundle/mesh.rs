@@ -202,7 +202,13 @@ impl Reader<'_> {
             }
         }
         self.unique_instances(raw, &services);
-        Some(Mesh { trust_domain: domain, certificate_ttl, decision_validity, services, tries: raw.tries.clone() })
+        Some(Mesh {
+            trust_domain: domain,
+            certificate_ttl,
+            decision_validity,
+            services,
+            tries: raw.tries.clone(),
+        })
     }
 
     fn service(&mut self, domain: &TrustDomain, name: &Spanned<String>, raw: &RawService) -> Option<Service> {

@@ -22,7 +22,8 @@ const LIMITS: &str = "limits: [{name: l, rate: 1/s}]\n";
 const CALLER: &str = "spiffe://shop.example/ns/shop/sa/caller";
 
 fn bundle(folder: &Path, adapters: &str, acl: &str) -> Arc<Bundle> {
-    let texts = [("mesh.yaml", MESH), ("acl.cedar", acl), ("limits.yaml", LIMITS), ("adapters.yaml", adapters)];
+    let texts =
+        [("mesh.yaml", MESH), ("acl.cedar", acl), ("limits.yaml", LIMITS), ("adapters.yaml", adapters)];
     let texts: BTreeMap<String, String> =
         texts.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     let files = Files { folder: folder.to_owned(), texts };
@@ -91,7 +92,8 @@ rules:
 
 #[tokio::test]
 async fn adapters_are_not_asked_where_the_policies_deny() {
-    let adapters = "handlers: [{name: closed, adapter: denier}]\nrules: [{name: r, actions: [{handler: closed}]}]\n";
+    let adapters =
+        "handlers: [{name: closed, adapter: denier}]\nrules: [{name: r, actions: [{handler: closed}]}]\n";
     let denied = decided(bundle(Path::new("."), adapters, ""), "/").await;
     assert_eq!(summary(&denied), (Verdict::Deny, vec![], 30, false));
 }

@@ -9,8 +9,8 @@ instance: reviews-v1
 service: reviews
 outbound: 127.0.0.1:15001
 application: 127.0.0.1:9080
-policyd: { address: 127.0.0.1:7000, id: spiffe://a.example/ns/tidegate/sa/policyd }
-ca: { address: 127.0.0.1:7001, id: spiffe://a.example/ns/tidegate/sa/ca }
+policyd: 127.0.0.1:7000
+ca: 127.0.0.1:7001
 trust_domain: a.example
 trust_bundle: roots.pem
 join_token: secret
@@ -63,7 +63,7 @@ fn each_mistake_is_named_at_its_place() {
         ("join_token: secret", "", "neither `join_token` nor `join_token_file` is given"),
         ("join_token: secret", "join_token: a\njoin_token_file: token", "exclude each other"),
         ("join_token: secret", "join_token: a\ncolour: red", "unknown field `colour`"),
-        ("sa/policyd }", "sa/ }", "is not a SPIFFE ID"),
+        ("policyd: 127.0.0.1:7000", "policyd: here", "`here` is not an IP address with a port"),
     ];
     for (from, to, expected) in table {
         assert!(GOOD.contains(from));

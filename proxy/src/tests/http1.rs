@@ -92,6 +92,9 @@ async fn the_application_gets_what_was_decided_on() {
     // The authority of an absolute target replaces Host.
     send(ingress(&proxy), "GET http://Shop:80/ HTTP/1.1\r\nHost: other\r\n\r\n").await;
     assert_eq!(application.last().headers["host"], "Shop:80");
+    // Almost as many headers as allowed: what we add must fit too.
+    let full = format!("GET /full HTTP/1.1\r\nHost: shop\r\n{}\r\n", "x: y\r\n".repeat(HEADERS_MAX - 10));
+    assert_eq!(send(ingress(&proxy), full).await.status, 200);
     // OPTIONS * is about the server.
     let options = send(ingress(&proxy), "OPTIONS * HTTP/1.1\r\nHost: shop\r\n\r\n").await;
     assert_eq!((options.status, application.last().line.as_str()), (200, "OPTIONS *"));

@@ -30,6 +30,17 @@ async fn until_known(proxy: &Bound, endpoints: usize) {
     assert!(known(&proxy.current().when(|applied| known(&applied.config)).await.config));
 }
 
+/// Waits until so many connections of other sidecars are open.
+async fn until_open(proxy: &Bound, count: usize) {
+    let line = format!("tidegate_open_connections{{direction=\"inbound\"}} {count}\n");
+    let until = async {
+        while !proxy.metrics.render().contains(&line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), until).await.expect("as many open connections");
+}
+
 #[tokio::test]
 async fn a_call_is_mutual_tls_and_the_application_is_told_who_calls() {
     let setting = Setting::new().await;
@@ -157,23 +168,13 @@ async fn renewed_certificates_are_used_at_once_and_cost_no_request() {
     let (shop, application) = setting.shop().await;
     let cart = caller(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
     let mut wire = Wire::open(cart.addresses.outbound).await;
-    let connections = |proxy: &Bound| {
-        let text = proxy.metrics.render();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(r#"tidegate_open_connections{direction="inbound"}"#))
-            .unwrap();
-        line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()
-    };
     for round in 0..4 {
         for _ in 0..3 {
             wire.write("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
             assert_eq!(wire.response(false).await.status, 200, "round {round}");
         }
         // The connections of the certificate before are gone, or about to be.
-        while connections(&shop) != 1 {
-            tokio::task::yield_now().await;
-        }
+        until_open(&shop, 1).await;
         cart.source.replace(setting.pki.identity(&id("cart"), HOUR));
         shop.source.replace(setting.pki.identity(&id("shop"), HOUR));
     }
@@ -189,7 +190,9 @@ async fn a_connection_ends_with_the_certificate_that_made_it() {
     point(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
     until_known(&cart, 1).await;
     assert_eq!(get(cart.addresses.outbound, "shop", "/").await.status, 200);
+    until_open(&shop, 1).await;
     setting.clock.advance(HOUR / 30);
+    until_open(&shop, 0).await;
     // Expired and not renewed: no connection, old or new.
     let response = get(cart.addresses.outbound, "shop", "/").await;
     // In TLS 1.3 a client learns of its refusal only after the handshake.
@@ -219,4 +222,44 @@ async fn a_drain_ends_idle_connections_and_waits_for_busy_ones() {
     assert!(busy.is_closed().await);
     drop(busy);
     assert!(tokio::time::timeout(Duration::from_secs(5), drain).await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn a_service_that_takes_too_long_is_given_up() {
+    let setting = Setting::new().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let shop = setting.proxy("shop", silent.local_addr().unwrap()).await;
+    let cart = caller(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
+    setting.policyd.change(|config| config.services[0].timeout = Duration::from_millis(50)).await;
+    let changed = |config: &Config| config.services[0].timeout < Duration::from_secs(1);
+    cart.current().when(|applied| changed(&applied.config)).await;
+    let response = get(cart.addresses.outbound, "shop", "/").await;
+    assert_eq!((response.status, response.error().as_str()), (504, "upstream_timeout"));
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_under_load_without_a_failed_request() {
+    let setting = Setting::new().await;
+    let (shop, _application) = setting.shop().await;
+    let cart = caller(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
+    let outbound = cart.addresses.outbound;
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut wire = Wire::open(outbound).await;
+                for _ in 0..50 {
+                    wire.write("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\nhi").await;
+                    assert_eq!(wire.response(false).await.status, 200);
+                }
+            })
+        })
+        .collect();
+    while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
+        cart.source.replace(setting.pki.identity(&id("cart"), HOUR));
+        shop.source.replace(setting.pki.identity(&id("shop"), HOUR));
+        tokio::task::yield_now().await;
+    }
+    for caller in callers {
+        caller.await.unwrap();
+    }
 }

@@ -1,0 +1,68 @@
+//! The smaller commands: help, completions, checks of bundles, exit codes.
+
+use crate::run::run;
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in [
+        &[][..],
+        &["up"],
+        &["ca"],
+        &["ca", "token"],
+        &["policyd"],
+        &["proxy"],
+        &["policy", "check"],
+        &["audit", "rotation"],
+        &["sample", "bookinfo"],
+        &["completions"],
+    ] {
+        let output = run(&[command, &["--help"]].concat());
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command:?}");
+        assert!(help.contains("tidegate") && help.contains("Usage:"), "{command:?}: {help}");
+        assert!(command == ["ca", "token"] || help.contains("Example"), "{command:?} has no example: {help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{command:?} is too wide: {help}");
+    }
+}
+
+#[test]
+fn a_wrong_flag_is_an_error_that_says_what_to_do() {
+    let output = run(&["up", "policies/bookinfo", "--formt", "json"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("--format"), "{told}");
+    let output = run(&["ca"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--config"));
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert!(String::from_utf8(output.stdout).unwrap().contains("rotation"), "{shell}");
+    }
+}
+
+#[test]
+fn checking_a_bundle_has_an_exit_code_and_json() {
+    let good = run(&["policy", "check", "policies/bookinfo"]);
+    let text = String::from_utf8(good.stdout).unwrap();
+    assert_eq!(good.status.code(), Some(0), "{text}");
+    assert_eq!(text, "no errors in policies/bookinfo: 4 services, 4 policies, 2 limits\n");
+
+    let bundle = tempfile::tempdir().unwrap();
+    std::fs::write(bundle.path().join("mesh.yaml"), "trust_domain: a.example\nservices: {}\n").unwrap();
+    std::fs::write(bundle.path().join("acl.cedar"), "permit (principal, action, resource) when { contxt.tls };").unwrap();
+    let folder = bundle.path().to_str().unwrap();
+    let bad = run(&["policy", "check", "--format", "json", folder]);
+    assert_eq!(bad.status.code(), Some(1));
+    let findings: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
+    let finding = &findings["findings"][0];
+    assert_eq!((&finding["file"], &finding["line"], &finding["column"]), (&"acl.cedar".into(), &1.into(), &45.into()));
+    let human = String::from_utf8(run(&["policy", "check", folder]).stdout).unwrap();
+    assert!(human.contains("acl.cedar:1:45") && human.contains("^^^^^^"), "{human}");
+
+    assert_eq!(run(&["policy", "check", "/no/such/folder"]).status.code(), Some(2));
+    assert_eq!(run(&["audit", "rotation", "--ledger", "/no/such/file"]).status.code(), Some(2));
+}

@@ -1,0 +1,110 @@
+//! Each daemon as a process of its own, with a configuration file: what an operator runs.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+
+use crate::run::{self, Running};
+use rustix::process::Signal;
+
+/// Ports that are free now. Daemons in processes of their own have to be told each other's.
+fn free<const COUNT: usize>() -> [SocketAddr; COUNT] {
+    let listeners: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
+
+fn write(folder: &Path, file: &str, text: &str) -> String {
+    let path = folder.join(file);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Starts a daemon and waits until it says that it works.
+fn daemon(kind: &str, config: &str, said: &str) -> Running {
+    Running::until(run::tidegate(&[kind, "--config", config]), said)
+}
+
+fn token(folder: &Path, ca: &str, account: &str, instance: &str) {
+    let id = format!("spiffe://shop.example/ns/{account}");
+    let output = run::run(&["ca", "token", "--config", ca, "--id", &id, "--instance", instance]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    write(folder, &format!("{instance}.token"), std::str::from_utf8(&output.stdout).unwrap());
+}
+
+#[test]
+fn daemons_run_alone_and_a_killed_policyd_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let [ca, ca_admin, policyd, policyd_admin, inbound, outbound, ingress, admin, details] = free();
+    let mesh = format!(
+        "trust_domain: shop.example\nservices:\n  details:\n    namespace: shop\n    instances:\n      - {{version: v1, endpoint: '{details}', inbound: '{inbound}'}}\n"
+    );
+    std::fs::create_dir(folder.join("bundle")).unwrap();
+    write(folder, "bundle/mesh.yaml", &mesh);
+    let acl = "permit (principal, action == Action::\"http\", resource)\n\
+        when { context.method == \"GET\" && context.path like \"/details/*\" };";
+    write(folder, "bundle/acl.cedar", acl);
+
+    let ca_config = format!("trust_domain: shop.example\nstate_dir: {}/ca\nlisten: {ca}\nadmin: {ca_admin}\n", folder.display());
+    let ca_config = write(folder, "ca.yaml", &ca_config);
+    let ca_daemon = daemon("ca", &ca_config, "the CA serves");
+
+    token(folder, &ca_config, "tidegate/sa/policyd", "policyd");
+    let policyd_config = format!(
+        "bundle: bundle\nlisten: {policyd}\nadmin: {policyd_admin}\ntrust_domain: shop.example\nca: {ca}\ntrust_bundle: ca/bundle.pem\njoin_token_file: policyd.token\n"
+    );
+    let policyd_config = write(folder, "policyd.yaml", &policyd_config);
+    let policyd_daemon = daemon("policyd", &policyd_config, "policyd serves");
+
+    token(folder, &ca_config, "shop/sa/details", "details-v1");
+    let proxy_config = format!(
+        "instance: details-v1\nservice: details\ninbound: {inbound}\noutbound: {outbound}\ningress: {ingress}\nadmin: {admin}\napplication: {details}\ntrust_domain: shop.example\npolicyd: {policyd}\nca: {ca}\ntrust_bundle: ca/bundle.pem\njoin_token_file: details-v1.token\naccess_log: 'off'\n"
+    );
+    let proxy_config = write(folder, "details-v1.yaml", &proxy_config);
+    let listen = details.to_string();
+    let service = run::tidegate(&["sample", "bookinfo", "details", "--listen", &listen]);
+    let application = Running::spawn(service);
+    while TcpStream::connect(details).is_err() {
+        std::thread::yield_now();
+    }
+    let proxy_daemon = daemon("proxy", &proxy_config, "configuration applied");
+
+    let curl = |what: &str| run::shell(&format!("curl -s -o /dev/null -w '%{{http_code}}' {what}"));
+    for address in [ca_admin, policyd_admin, admin] {
+        for path in ["metrics", "healthz", "readyz"] {
+            assert_eq!(curl(&format!("http://{address}/{path}")), "200", "{address} {path}");
+        }
+    }
+    let ask = |method: &str, path: &str| curl(&format!("-X {method} http://{ingress}{path}"));
+    assert_eq!(ask("GET", "/details/0"), "200");
+    assert_eq!(ask("GET", "/health"), "403");
+
+    policyd_daemon.signal(Signal::KILL);
+    assert!(!policyd_daemon.wait().success());
+    assert_eq!(ask("GET", "/details/0"), "200", "the cached decision serves");
+    token(folder, &ca_config, "tidegate/sa/policyd", "policyd");
+    let policyd_daemon = daemon("policyd", &policyd_config, "policyd serves");
+    assert_eq!(ask("DELETE", "/details/0"), "403", "the proxy asks the new policyd by itself");
+
+    for daemon in [proxy_daemon, application, policyd_daemon, ca_daemon] {
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_configuration_with_mistakes_is_told_with_file_line_and_column() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, text, expected) in [
+        ("ca", "trust_domain: Shop!\nstate_dir: x\n", ":1:15"),
+        ("policyd", "bundel: x\n", ":1:1"),
+        ("proxy", "instance: a\nservice: b\noutbound: nowhere\n", ".yaml"),
+    ] {
+        let config = write(folder.path(), &format!("{kind}.yaml"), text);
+        let output = run::run(&[kind, "--config", &config]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{kind}: {told}");
+        assert!(told.contains(&format!("{kind}.yaml")) && told.contains(expected), "{kind}: {told}");
+    }
+    let missing = run::run(&["proxy", "--config", "/no/such/file"]);
+    assert_eq!(missing.status.code(), Some(2));
+}

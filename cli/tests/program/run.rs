@@ -1,0 +1,87 @@
+//! Runs the `tidegate` program as a user would.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+/// The program, with no colour and no logs but errors, whatever the environment says.
+pub(crate) fn tidegate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command.env_remove("TIDEGATE_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    tidegate(arguments).output().unwrap()
+}
+
+/// A line of shell, as the README tells to type it.
+pub(crate) fn shell(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A program that runs until it is told to stop; killed if the test fails before that.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Starts the program.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        Self { child: command.spawn().unwrap() }
+    }
+
+    /// Starts the program and waits until its log says `said`.
+    pub(crate) fn until(mut command: Command, said: &str) -> Self {
+        let mut running = Self::spawn({
+            command.stderr(Stdio::piped());
+            command
+        });
+        let mut log = BufReader::new(running.child.stderr.take().unwrap()).lines();
+        let found = log.by_ref().map(Result::unwrap).any(|line| {
+            eprintln!("{line}");
+            line.contains(said)
+        });
+        assert!(found, "it ended without saying `{said}`");
+        // Somebody has to read the rest, or the program would wait for it.
+        std::thread::spawn(move || log.for_each(drop));
+        running
+    }
+
+    /// Starts the program and waits for the first line that it prints.
+    pub(crate) fn start(mut command: Command) -> (Self, String) {
+        let mut running = Self::spawn({
+            command.stdout(Stdio::piped());
+            command
+        });
+        let mut line = String::new();
+        BufReader::new(running.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        (running, line)
+    }
+
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
