@@ -48,7 +48,7 @@ fn decision(snapshot: &Snapshot, opinion: Opinion, limits: Vec<String>, rules: V
     }
 }
 
-async fn ask_adapters(snapshot: &Snapshot, attributes: &Attributes, evaluation: &Evaluation) -> Opinion {
+async fn ask_adapters(snapshot: &Snapshot, attributes: &Attributes, evaluation: &Evaluation<'_>) -> Opinion {
     let rules = &snapshot.bundle.rules;
     let asked = evaluation.rules.iter().filter_map(|name| rules.get(name)).flat_map(|rule| {
         rule.check_actions().map(move |action| ask(snapshot, &rule.name, action, attributes, evaluation))
@@ -64,7 +64,7 @@ async fn ask(
     rule: &str,
     action: &Action,
     attributes: &Attributes,
-    evaluation: &Evaluation,
+    evaluation: &Evaluation<'_>,
 ) -> Opinion {
     let Some(handler) = snapshot.handlers.get(&action.handler) else {
         return failed(format!("the handler `{}` is not running", action.handler));
@@ -94,7 +94,7 @@ fn reasons(opinion: &Opinion, rule: &str) -> Vec<String> {
 fn instance(
     inputs: &InstanceInputs,
     attributes: &Attributes,
-    evaluation: &Evaluation,
+    evaluation: &Evaluation<'_>,
 ) -> Result<Instance, InputError> {
     let mut fields = Vec::with_capacity(inputs.fields.len());
     for (name, input) in &inputs.fields {

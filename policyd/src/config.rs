@@ -58,7 +58,7 @@ impl Config {
         let name = path.display().to_string();
         let source = config_file::read(path, &name)?;
         let raw: RawConfig = config_file::parse(&name, &source)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = path.parent().unwrap_or(path);
         let mut findings = Findings::new();
         findings.add_source(name.as_str(), source.as_str());
         let mut wrong = |span: Range<usize>, message: String, help: &str| {

@@ -2,6 +2,7 @@
 
 mod request;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use cedar_policy::{
@@ -18,7 +19,7 @@ use crate::bundle::{Bundle, limits, rules};
 
 /// What the policies say, and which conditions hold.
 #[derive(Debug)]
-pub struct Evaluation {
+pub struct Evaluation<'b> {
     /// The access policies' say.
     pub opinion: Opinion,
     /// The names of the limits whose `when:` holds.
@@ -28,7 +29,7 @@ pub struct Evaluation {
     /// The Cedar request, for the inputs of check adapters.
     request: Request,
     /// The entities, the caller's included.
-    entities: Entities,
+    entities: Cow<'b, Entities>,
 }
 
 /// Why an input of an adapter has no value.
@@ -48,7 +49,7 @@ pub enum InputError {
 ///
 /// # Errors
 /// When the attributes make no Cedar request.
-pub fn evaluate(bundle: &Bundle, attributes: &Attributes) -> Result<Evaluation, RequestError> {
+pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evaluation<'b>, RequestError> {
     let request = request::build(attributes, &bundle.schemas)?;
     let entities = request::entities(attributes, bundle)?;
     let answer = |policies: &PolicySet| Authorizer::new().is_authorized(&request, policies, &entities);
@@ -72,7 +73,7 @@ pub fn evaluate(bundle: &Bundle, attributes: &Attributes) -> Result<Evaluation, 
     Ok(Evaluation { opinion, limits, rules, request, entities })
 }
 
-impl Evaluation {
+impl Evaluation<'_> {
     /// The value of an expression on this request.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The gRPC surface: parse, call, map. With [`Watcher`], the only place that knows `tonic::Status`.
+//! The gRPC surface: parse, call, map. With its watcher, the only place that knows `tonic::Status`.
 
 mod watcher;
 

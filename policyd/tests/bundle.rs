@@ -90,7 +90,7 @@ fn a_mistake_in_a_policy_is_shown_where_it_is() {
 }
 
 #[test]
-fn all_mistakes_of_all_files_are_told_at_once() {
+fn all_mistakes_of_a_mesh_are_told_at_once() {
     let mesh = "trust_domain: Shop!\ncertificate_ttl: 1s\nservices:\n  orders:\n    timeout: soon\n    instances:\n      - {version: v1, command: [a], endpoint: 'x:1'}\n";
     expect![[r#"
         error: this is not a trust domain: the trust domain may hold only a-z, 0-9, `.`, `-` and `_`, not `S`
@@ -127,8 +127,67 @@ fn all_mistakes_of_all_files_are_told_at_once() {
 
     "#]]
     .assert_eq(&told(&[("mesh.yaml", mesh)]));
+}
+
+#[test]
+fn all_mistakes_of_limits_are_told_at_once() {
     let limits = "limits:\n  - name: a\n    service: order\n    rate: 5 per moon\n    key: [context.header]\n  - name: a\n    rate: 1/s\n    when: context.method = 3\n    key: [context.response.code]\n";
+    expect![[r#"
+        error: there is no service `order`
+         --> limits.yaml:3:14
+          |
+        3 |     service: order
+          |              ^^^^^
+          |
+          = help: did you mean `orders`?
+
+        error: this is not a rate: `moon` is not a duration such as `s`, `10s`, `min`, `1h` or `1d`
+         --> limits.yaml:4:11
+          |
+        4 |     rate: 5 per moon
+          |           ^^^^^^^^^^
+          |
+          = help: write it as `100/s`, `100/min` or `5 per 10s`
+
+        error: `context.header` can't be part of a key
+         --> limits.yaml:5:11
+          |
+        5 |     key: [context.header]
+          |           ^^^^^^^^^^^^^^
+          |
+          = help: use an attribute: `principal`, `principal.namespace`, `context.source_ip`, `context.headers["x-user"]`, ...
+
+        error: two limits are called `a`
+         --> limits.yaml:6:11
+          |
+        6 |   - name: a
+          |           ^
+          |
+          = help: the name tells limits apart in headers and metrics
+
+        error: '=' is not a valid operator in Cedar
+         --> limits.yaml:8:11
+          |
+        8 |     when: context.method = 3
+          |           ^^^^^^^^^^^^^^^^^^
+          |
+          = help: try using '==' instead
+
+        error: `context.response.code` can't be part of a key
+         --> limits.yaml:9:11
+          |
+        9 |     key: [context.response.code]
+          |           ^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: use an attribute: `principal`, `principal.namespace`, `context.source_ip`, `context.headers["x-user"]`, ...
+
+    "#]].assert_eq(&told(&[("mesh.yaml", MESH), ("limits.yaml", limits)]));
+}
+
+#[test]
+fn all_mistakes_of_adapters_are_told_at_once_with_those_of_other_files() {
     let adapters = "handlers:\n  - {name: l, adapter: lst}\n  - {name: m, adapter: list, config: {mode: deni}}\n  - {name: p, adapter: denier}\ninstances:\n  - name: i\n    fields: {value: context.method, valu: principal}\nrules:\n  - name: r\n    match: context.path\n    actions: [{handler: k, instances: [i]}, {handler: p, instances: [j]}]\n";
+    let limits = "limits: [{name: l, rate: never}]";
     expect![[r#"
         error: there is no adapter `lst`
          --> adapters.yaml:2:24
@@ -178,55 +237,14 @@ fn all_mistakes_of_all_files_are_told_at_once() {
         11 |     actions: [{handler: k, instances: [i]}, {handler: p, instances: [j]}]
            |                                                                      ^
 
-        error: there is no service `order`
-         --> limits.yaml:3:14
+        error: this is not a rate: write a rate as `100/s`, `100/min` or `5 per 10s`
+         --> limits.yaml:1:26
           |
-        3 |     service: order
-          |              ^^^^^
-          |
-          = help: did you mean `orders`?
+        1 | limits: [{name: l, rate: never}]
+          |                          ^^^^^
 
-        error: this is not a rate: `moon` is not a duration such as `s`, `10s`, `min`, `1h` or `1d`
-         --> limits.yaml:4:11
-          |
-        4 |     rate: 5 per moon
-          |           ^^^^^^^^^^
-          |
-          = help: write it as `100/s`, `100/min` or `5 per 10s`
-
-        error: `context.header` can't be part of a key
-         --> limits.yaml:5:11
-          |
-        5 |     key: [context.header]
-          |           ^^^^^^^^^^^^^^
-          |
-          = help: use an attribute: `principal`, `principal.namespace`, `context.source_ip`, `context.headers["x-user"]`, ...
-
-        error: two limits are called `a`
-         --> limits.yaml:6:11
-          |
-        6 |   - name: a
-          |           ^
-          |
-          = help: the name tells limits apart in headers and metrics
-
-        error: '=' is not a valid operator in Cedar
-         --> limits.yaml:8:11
-          |
-        8 |     when: context.method = 3
-          |           ^^^^^^^^^^^^^^^^^^
-          |
-          = help: try using '==' instead
-
-        error: `context.response.code` can't be part of a key
-         --> limits.yaml:9:11
-          |
-        9 |     key: [context.response.code]
-          |           ^^^^^^^^^^^^^^^^^^^^^
-          |
-          = help: use an attribute: `principal`, `principal.namespace`, `context.source_ip`, `context.headers["x-user"]`, ...
-
-    "#]].assert_eq(&told(&[("mesh.yaml", MESH), ("limits.yaml", limits), ("adapters.yaml", adapters)]));
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", MESH), ("limits.yaml", limits), ("adapters.yaml", adapters)]));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the policies say of a request: one bundle, a table of requests.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use model::{Action, Attributes, Verdict};

@@ -3,6 +3,8 @@
 //! Random policies, limits and rules, random requests; the decision of each is computed by Cedar from the
 //! request itself, and compared with that of every earlier request with the same key.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use daemon::Lifecycle;
 use serde::Serialize;
@@ -76,17 +75,6 @@ pub(crate) struct Line<'a> {
     pub decision_us: Option<u64>,
 }
 
-impl FromStr for Destination {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "stdout" => Self::Stdout,
-            "off" => Self::Off,
-            path => Self::File(path.into()),
-        })
-    }
-}
-
 impl AccessLog {
     /// Opens the log; its writer ends, with every line written, once the last clone is gone.
     pub(crate) async fn open(
@@ -101,9 +89,17 @@ impl AccessLog {
                 Box::new(OpenOptions::new().create(true).append(true).open(path).await?)
             }
         };
+        Ok(Self::start(writer, lifecycle, metrics))
+    }
+
+    fn start(
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+        lifecycle: &Lifecycle,
+        metrics: Metrics,
+    ) -> Self {
         let (lines, queue) = mpsc::channel(QUEUE_MAX);
         drop(lifecycle.spawn(write(queue, writer)));
-        Ok(Self { lines: Some(lines), metrics })
+        Self { lines: Some(lines), metrics }
     }
 
     /// Logs one request. Never waits.
@@ -130,5 +126,71 @@ async fn write(mut queue: mpsc::Receiver<Vec<u8>>, writer: impl AsyncWrite + Unp
         if let Err(error) = result {
             tracing::warn!(%error, "the access log can't be written");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn line(path: &str) -> Line<'_> {
+        Line {
+            ts: "2026-01-01T00:00:00Z".to_owned(),
+            direction: "ingress",
+            trace_id: "t",
+            request_id: "r",
+            principal: "unauthenticated",
+            service: "shop",
+            method: "GET",
+            path,
+            status: 400,
+            complete: true,
+            error: Some("bad_request"),
+            verdict: None,
+            decision_source: None,
+            reasons: &[],
+            message: "",
+            revision: None,
+            limits: &[],
+            upstream_instance: None,
+            upstream_address: None,
+            request_bytes: 0,
+            response_bytes: 7,
+            duration_us: 12,
+            decision_us: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_one_line_whatever_its_path_holds() {
+        let (writer, mut reader) = tokio::io::duplex(4096);
+        let lifecycle = Lifecycle::new();
+        let log = AccessLog::start(writer, &lifecycle, Metrics::new(&daemon::Metrics::new()));
+        log.log(&line("/a\"\n{"));
+        drop(log);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).await.unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"ts":"2026-01-01T00:00:00Z","direction":"ingress","trace_id":"t","request_id":"r","#,
+                r#""principal":"unauthenticated","service":"shop","method":"GET","path":"/a\"\n{","status":400,"#,
+                r#""complete":true,"error":"bad_request","request_bytes":0,"response_bytes":7,"duration_us":12}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn lines_beyond_the_queue_are_dropped_and_counted() {
+        let (writer, _never_read) = tokio::io::duplex(1);
+        let shown = daemon::Metrics::new();
+        let log = AccessLog::start(writer, &Lifecycle::new(), Metrics::new(&shown));
+        for _ in 0..QUEUE_MAX + 3 {
+            log.log(&line("/"));
+        }
+        assert!(shown.render().contains("tidegate_dropped_log_lines_total 3\n"), "{}", shown.render());
     }
 }

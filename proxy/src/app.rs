@@ -29,9 +29,8 @@ use crate::request::Proxy;
 /// How long a drain waits for requests that are under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the application may take for a response's head. Callers' own timeouts, which the bundle sets per
-/// service, are what counts; this only bounds what a stuck application holds.
-const APPLICATION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the application may take for a response's head while policyd has not said it.
+const APPLICATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sockets that are bound but not served yet, so that addresses are known before anything starts.
 #[derive(Debug)]

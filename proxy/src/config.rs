@@ -178,7 +178,9 @@ impl Reader<'_> {
         let socket = self.socket(address)?;
         match id? {
             Ok(id) => Some(Address { address: socket, id }),
-            Err(error) => self.wrong(address, format!("the trust domain is too long for its daemons' IDs: {error}")),
+            Err(error) => {
+                self.wrong(address, format!("the trust domain is too long for its daemons' IDs: {error}"))
+            }
         }
     }
 

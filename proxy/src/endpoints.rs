@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(order(&service, now + 2 * second), "12", "the second time takes twice as long");
         two.succeeded();
         assert_eq!([order(&service, now + 2 * second), order(&service, now + 2 * second)], ["12", "21"]);
-        for failure in 0..40u32 {
+        for failure in 1..40u32 {
             assert!(one.failed(now + failure * 2 * EJECTION_MAX));
         }
         assert_eq!(one.health().ejected.unwrap().until, now + 39 * 2 * EJECTION_MAX + EJECTION_MAX);

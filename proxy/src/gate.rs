@@ -282,6 +282,7 @@ const HEAD_STAND_IN: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -378,5 +379,21 @@ mod tests {
         gate.shutdown().await.unwrap();
         assert_eq!(start.elapsed().as_secs(), LINGER.as_secs());
         drop(sender.await.unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_does_not_depend_on_how_it_arrives(
+            requests in prop::collection::vec(prop::sample::select(vec![GET, POST, CHUNKED, BAD, b"\r\n", b"0\r\n\r\n", b"x\n"]), 0..6),
+            size in 1usize..80,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let all = requests.concat();
+            let parts: Vec<&[u8]> = all.chunks(size).collect();
+            let (whole, whole_error, whole_refused) = runtime.block_on(through(&[&all]));
+            let (seen, error, refused) = runtime.block_on(through(&parts));
+            prop_assert_eq!(String::from_utf8_lossy(&seen), String::from_utf8_lossy(&whole));
+            prop_assert_eq!((error, refused.0.get()), (whole_error, whole_refused.0.get()));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::Clock;
 use http::header::{self, HeaderValue};
@@ -105,7 +106,7 @@ impl Proxy {
             });
         };
         record.service.clone_from(&service.name);
-        self.forward(record, service, prepared.request).await
+        self.forward(record, service, service.timeout, prepared.request).await
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -140,7 +141,9 @@ impl Proxy {
             (Verdict::Deny, _) => return Err(Refusal::Denied(checked.decision)),
         }
         let balances = self.charge(record, &checked.decision.limits).await?;
-        let mut response = self.forward(record, &self.application, prepared.request).await?;
+        let timeout = self.current.applied().services.get(&self.service).map(|service| service.timeout);
+        let timeout = timeout.unwrap_or(self.application.timeout);
+        let mut response = self.forward(record, &self.application, timeout, prepared.request).await?;
         headers::strip_own(response.headers_mut());
         respond::set_rate_limit(response.headers_mut(), &balances);
         Ok(response)
@@ -190,9 +193,10 @@ impl Proxy {
         &self,
         record: &mut Record,
         service: &Service,
+        timeout: Duration,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        let answer = upstream::forward(service, request, &self.observers.metrics).await?;
+        let answer = upstream::forward(service, timeout, request, &self.observers.metrics).await?;
         record.upstream = Some(answer.endpoint);
         let mut response = answer.response;
         headers::strip_hop_by_hop(response.headers_mut());

@@ -7,6 +7,7 @@
 //!   any byte of a response: most likely the peer closed the idle connection just then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response, request};
 use hyper::body::Body as _;
@@ -32,7 +33,7 @@ pub(crate) enum UpstreamError {
         /// The service's name.
         service: String,
         /// Its timeout.
-        timeout: std::time::Duration,
+        timeout: Duration,
     },
     /// The connection broke, or what came is not HTTP.
     #[error("the connection to `{service}` failed before it answered")]
@@ -61,16 +62,17 @@ pub(crate) struct Answer {
     pub endpoint: Arc<Endpoint>,
 }
 
-/// Sends `request` to one instance of `service`.
+/// Sends `request` to one instance of `service`, which has to answer within `timeout`.
 pub(crate) async fn forward(
     service: &Service,
+    timeout: Duration,
     request: Request<Body>,
     metrics: &Metrics,
 ) -> Result<Answer, UpstreamError> {
     let name = || service.name.clone();
-    let answer = match tokio::time::timeout(service.timeout, attempt_all(service, request, metrics)).await {
+    let answer = match tokio::time::timeout(timeout, attempt_all(service, request, metrics)).await {
         Ok(result) => result?,
-        Err(_) => return Err(UpstreamError::Timeout { service: name(), timeout: service.timeout }),
+        Err(_) => return Err(UpstreamError::Timeout { service: name(), timeout }),
     };
     match answer.response.status() {
         // hyper's client swallows other 1xx; and to 101 there is nothing to switch to.

@@ -3,6 +3,8 @@
 //! A fenced block marked `title=FILE` is a file. The blocks of one section are one bundle. A section without a
 //! `mesh.yaml` uses the first one of docs/bundle.md.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 use std::fs;
 

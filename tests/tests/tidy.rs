@@ -1,5 +1,7 @@
 //! Rules that no compiler checks. Each failure says what to do.
 
+#![cfg(test)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

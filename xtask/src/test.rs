@@ -11,12 +11,13 @@ use crate::programs;
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     let unpacked = root.join("target/programs");
     programs::install_missing(&unpacked);
-    println!("$ cargo test --workspace {}", arguments.join(" "));
+    let given: Vec<&str> =
+        ["test", "--workspace"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    println!("$ cargo {}", given.join(" "));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(root)
-        .args(["test", "--workspace"])
-        .args(arguments)
+        .args(given)
         .env("PATH", programs::search_path(&unpacked)?)
         .status()
         .context("cargo can't be run")?;

@@ -1,5 +1,6 @@
 //! From Attributes to Cedar's words.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
@@ -40,16 +41,20 @@ pub(super) fn build(attributes: &Attributes, schemas: &Schemas) -> Result<Reques
 /// The bundle's entities and the caller's.
 ///
 /// A caller that the bundle doesn't know, such as a new service account, is added for this request.
-pub(super) fn entities(attributes: &Attributes, bundle: &Bundle) -> Result<Entities, RequestError> {
+pub(super) fn entities<'b>(
+    attributes: &Attributes,
+    bundle: &'b Bundle,
+) -> Result<Cow<'b, Entities>, RequestError> {
     let known = uid("Workload", attributes.principal.as_str())?;
     if bundle.entities.get(&known).is_some() {
-        return Ok(bundle.entities.clone());
+        return Ok(Cow::Borrowed(&bundle.entities));
     }
     let caller = entity(&attributes.principal, bundle)?;
     bundle
         .entities
         .clone()
         .add_entities([caller], Some(&bundle.schemas.request))
+        .map(Cow::Owned)
         .map_err(|error| RequestError::Entity(Box::new(error)))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt;
 use model::{Action, Attributes, Verdict};
 use tempfile::TempDir;
 
@@ -196,6 +197,20 @@ async fn an_edit_of_a_list_raises_the_revision() {
     current.subscribe().wait_for(|snapshot| snapshot.revision.number == 2).await.unwrap();
     assert_eq!(verdict(&current).await, Verdict::Deny);
     assert!(lifecycle.drain(Duration::from_secs(10)).await);
+}
+
+#[tokio::test]
+async fn a_list_that_changes_during_a_look_is_not_missed() {
+    let parent = tempfile::tempdir().unwrap();
+    write(&parent, "adapters.yaml", LIST);
+    write(&parent, "blocked.txt", "someone\n");
+    let mut source = source(&parent).await;
+    let mut list = source.current.get().handlers.get("blocked").unwrap().changed().unwrap();
+    write(&parent, "blocked.txt", "unauthenticated\n");
+    list.wait_for(|number| *number > 0).await.unwrap();
+    write(&parent, "acl.cedar", BROKEN);
+    source.look().await;
+    assert!(source.answers.next().now_or_never().flatten().is_some());
 }
 
 #[tokio::test]

@@ -318,3 +318,34 @@ async fn http_1_0_is_answered_and_closed() {
     assert!(wire.is_closed().await);
     assert_eq!(application.last().line, "GET /old");
 }
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_not_completed_for_it() {
+    let setting = Setting::new().await;
+    let (upstream, address) = scripted().await;
+    let proxy = setting.proxy("shop", address).await;
+    for head in ["Content-Length: 10\r\n\r\nfirst", "Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"] {
+        let mut wire = Wire::open(ingress(&proxy)).await;
+        wire.write("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        let mut stream = accept(&upstream).await;
+        stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}").as_bytes()).await.unwrap();
+        wire.read_to("first").await;
+        drop(stream);
+        let mut rest = Vec::new();
+        wire.read_to_end(&mut rest).await;
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_upload_still_gets_its_answer() {
+    let setting = Setting::new().await;
+    let (proxy, application) = setting.shop().await;
+    setting.policyd.decide(|_, revision| deny(revision));
+    for framing in ["Content-Length: 500000\r\n", "Content-Length: 500000\r\nHost: twice\r\n"] {
+        let mut wire = Wire::open(ingress(&proxy)).await;
+        wire.write(format!("POST / HTTP/1.1\r\nHost: shop\r\n{framing}\r\n{}", "x".repeat(500_000))).await;
+        assert!(matches!(wire.response(false).await.status, 400 | 403));
+    }
+    assert_eq!(application.count(), 0);
+}

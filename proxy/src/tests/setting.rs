@@ -451,6 +451,12 @@ impl Wire {
         self.stream.read(bytes).await.unwrap()
     }
 
+    /// Everything up to the end of the connection.
+    pub(super) async fn read_to_end(&mut self, rest: &mut Vec<u8>) {
+        while self.fill().await > 0 {}
+        rest.append(&mut self.buffer);
+    }
+
     async fn fill(&mut self) -> usize {
         let mut bytes = [0; 4096];
         let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read(&mut bytes));
