@@ -88,7 +88,10 @@ impl Config {
     /// All mistakes of the file at once.
     pub fn load(path: &Path) -> Result<Self, Findings> {
         let name = path.display().to_string();
-        Self::parse(&name, &config_file::read(path, &name)?)
+        let mut config = Self::parse(&name, &config_file::read(path, &name)?)?;
+        // As in every other file of Tidegate: a relative name starts from the folder of the file it stands in.
+        config.state_dir = path.parent().unwrap_or_else(|| Path::new("")).join(config.state_dir);
+        Ok(config)
     }
 
     /// Reads YAML text of the file called `file`.

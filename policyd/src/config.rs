@@ -72,7 +72,7 @@ impl Config {
             .ok();
         let bundle = TrustBundle::load(raw.trust_domain.value.clone(), &folder.join(&raw.trust_bundle.value))
             .map_err(|error| {
-                let help = "`tidegate ca` writes it to `trust-bundle.pem` in its state folder";
+                let help = "`tidegate ca` writes it to `bundle.pem` in its state folder";
                 let message = format!("the trust bundle can't be used: {error}");
                 wrong(span_of(&raw.trust_bundle, &source), message, help);
             })
@@ -139,7 +139,7 @@ mod tests {
             4 | trust_bundle: none.pem
               |               ^^^^^^^^
               |
-              = help: `tidegate ca` writes it to `trust-bundle.pem` in its state folder
+              = help: `tidegate ca` writes it to `bundle.pem` in its state folder
 
             error: the token can't be read: the file is empty
              --> …/policyd.yaml:5:18

@@ -246,4 +246,6 @@ fn with_key<T>(attributes: &Attributes, enforced: &Enforced, then: impl FnOnce(&
 }
 
 #[cfg(test)]
+mod soundness;
+#[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ pub(crate) struct Chunks {
 enum At {
     /// In the line with a chunk's size.
     Size { size: u64, digits: u8, in_extension: bool, after_return: bool, length: usize },
-    /// In a chunk's bytes, the CRLF after them included.
+    /// In a chunk's bytes.
     Data { left: u64 },
     /// At the CRLF after a chunk's bytes.
     DataEnd { after_return: bool },

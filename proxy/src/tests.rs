@@ -1,6 +1,10 @@
 //! Whole proxies, over real sockets: mutual TLS between them, a stand-in policyd, small applications.
 
+mod application;
 mod http1;
 mod mesh;
+mod pki;
+mod policyd;
 mod requests;
 mod setting;
+mod wire;

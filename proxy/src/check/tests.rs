@@ -3,8 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use api::config::{Config, Exposure};
 use async_trait::async_trait;
 use jiff::Timestamp;
-use model::{Action, Atom, AtomSet, Name, Principal, Test, Value};
-use proptest::prelude::*;
+use model::{Action, Atom, AtomSet, Name, Principal, Test};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -41,16 +40,16 @@ impl Policyd for Double {
     }
 }
 
-struct Setting {
-    checker: Checker,
+pub(super) struct Setting {
+    pub(super) checker: Checker,
     policyd: Arc<Double>,
-    current: Current,
-    clock: Clock,
+    pub(super) current: Current,
+    pub(super) clock: Clock,
 }
 
 impl Setting {
     /// At revision 1.5, with the path as the only atom.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let policyd = Arc::new(Double {
             answer: Mutex::new(Box::new(|_| Ok(allow(at(5))))),
             asked: AtomicUsize::new(0),
@@ -64,13 +63,16 @@ impl Setting {
         setting
     }
 
-    fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
+    pub(super) fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
         let enforced = Some(Enforced { atoms, fail_mode, exposure: Exposure::Mesh });
         let config = Config { revision, ..Config::default() };
         self.current.replace(Applied { config, enforced, ..Applied::default() });
     }
 
-    fn will_answer(&self, answer: impl Fn(&Attributes) -> Result<Decision, Unavailable> + Send + 'static) {
+    pub(super) fn will_answer(
+        &self,
+        answer: impl Fn(&Attributes) -> Result<Decision, Unavailable> + Send + 'static,
+    ) {
         *self.policyd.answer.lock().unwrap() = Box::new(answer);
     }
 
@@ -83,15 +85,15 @@ impl Setting {
     }
 }
 
-fn at(number: u64) -> Revision {
+pub(super) fn at(number: u64) -> Revision {
     Revision { epoch: 1, number }
 }
 
-fn by_path() -> Atom {
+pub(super) fn by_path() -> Atom {
     Atom { name: Name::Path, test: Test::Value }
 }
 
-fn allow(revision: Revision) -> Decision {
+pub(super) fn allow(revision: Revision) -> Decision {
     let mut decision = (*degraded(FailMode::Open, "").decision).clone();
     decision.degraded = false;
     decision.valid_for = Duration::from_secs(60);
@@ -99,7 +101,7 @@ fn allow(revision: Revision) -> Decision {
     decision
 }
 
-fn request(path: &str) -> Attributes {
+pub(super) fn request(path: &str) -> Attributes {
     Attributes {
         principal: Principal::Unauthenticated,
         action: Action::Http,
@@ -284,141 +286,4 @@ async fn what_no_key_can_hold_is_asked_each_time_and_shared_with_nobody() {
         assert_eq!(caller.await.unwrap(), Source::Miss);
     }
     assert_eq!(setting.checker.cached(), 0);
-}
-
-/// One policy state: any function of its atoms' outcomes.
-#[derive(Clone, Debug)]
-struct State {
-    revision: Revision,
-    atoms: AtomSet,
-    seed: u64,
-}
-
-impl State {
-    /// What these policies say, without any cache.
-    fn verdict(&self, attributes: &Attributes) -> Verdict {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut key = Vec::new();
-        key::encode(attributes, &self.atoms, &mut key);
-        let mut hasher = DefaultHasher::new();
-        (self.seed, key).hash(&mut hasher);
-        if hasher.finish().is_multiple_of(2) { Verdict::Allow } else { Verdict::Deny }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    /// A request, and whether the proxy hears of the newest state while policyd's answer is on its way.
-    Ask(Attributes, bool),
-    /// policyd's policies change.
-    Change(Vec<Atom>, u64, bool),
-    /// policyd restarts, with the same policies.
-    Restart,
-    /// The proxy gets policyd's configuration.
-    Deliver,
-    /// The proxy hears of policyd's revision.
-    Heartbeat,
-    /// Time passes.
-    Wait(u64),
-}
-
-fn attributes() -> impl Strategy<Value = Attributes> {
-    let header = prop::option::of(prop::sample::select(vec!["", "1", "2"]));
-    (prop::sample::select(vec!["/a", "/ab", "/b"]), header, any::<bool>(), any::<bool>()).prop_map(
-        |(path, header, tls, post)| {
-            let headers = header.map(|value| ("x".to_owned(), value.to_owned())).into_iter().collect();
-            let method = if post { "POST" } else { "GET" }.to_owned();
-            Attributes { headers, tls, method, ..request(path) }
-        },
-    )
-}
-
-fn atom() -> impl Strategy<Value = Atom> {
-    let name = prop::sample::select(vec![Name::Path, Name::Method, Name::Header("x".into()), Name::Tls]);
-    let like = |pieces: &[&str]| {
-        Test::Like(pieces.iter().map(|piece| (*piece).to_owned()).collect::<Vec<_>>().try_into().unwrap())
-    };
-    let tests = vec![
-        Test::Value,
-        Test::Present,
-        Test::Equals(Value::Text("GET".into())),
-        Test::Equals(Value::Bool(true)),
-        Test::OneOf(vec![Value::Text("1".into()), Value::Text("/a".into())]),
-        like(&["/a", ""]),
-        like(&["", "b"]),
-    ];
-    (name, prop::sample::select(tests)).prop_map(|(name, test)| Atom { name, test })
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        12 => (attributes(), prop::bool::weighted(0.1)).prop_map(|(attributes, meanwhile)| Step::Ask(attributes, meanwhile)),
-        2 => (prop::collection::vec(atom(), 0..4), any::<u64>(), prop::bool::weighted(0.9)).prop_map(|(atoms, seed, cacheable)| Step::Change(atoms, seed, cacheable)),
-        1 => Just(Step::Restart),
-        2 => Just(Step::Deliver),
-        1 => Just(Step::Heartbeat),
-        1 => (1u64..100).prop_map(Step::Wait),
-    ]
-}
-
-/// Runs `steps` and compares every decision with the policies' own.
-async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let setting = Setting::new();
-    let first = State { revision: at(5), atoms: AtomSet::new(vec![by_path()], true), seed: 0 };
-    let states = Arc::new(Mutex::new(vec![first]));
-    let newest = || states.lock().unwrap().last().unwrap().clone();
-    let meanwhile = Arc::new(Mutex::new(false));
-    setting.will_answer({
-        let (states, meanwhile, current) =
-            (Arc::clone(&states), Arc::clone(&meanwhile), setting.current.clone());
-        move |attributes| {
-            let mut states = states.lock().unwrap();
-            let now = states.last().unwrap().clone();
-            if std::mem::take(&mut *meanwhile.lock().unwrap()) {
-                let next = State { revision: now.revision.next(), seed: now.seed ^ 1, ..now.clone() };
-                current.raise_floor(next.revision);
-                states.push(next);
-            }
-            Ok(Decision { verdict: now.verdict(attributes), ..allow(now.revision) })
-        }
-    });
-    for step in steps {
-        match step {
-            Step::Ask(attributes, changes_meanwhile) => {
-                *meanwhile.lock().unwrap() = changes_meanwhile;
-                let checked = setting.checker.decide(&attributes).await;
-                *meanwhile.lock().unwrap() = false;
-                let revision = checked.decision.revision;
-                let floor = setting.current.floor();
-                let states = states.lock().unwrap();
-                let state =
-                    states.iter().find(|state| state.revision == revision).expect("a state of policyd");
-                prop_assert_eq!(checked.decision.verdict, state.verdict(&attributes), "{:?}", checked);
-                let is_newest = revision == states.last().unwrap().revision;
-                prop_assert!(is_newest || revision.reaches(floor), "{} below {}", revision, floor);
-            }
-            Step::Change(atoms, seed, cacheable) => {
-                let revision = newest().revision.next();
-                states.lock().unwrap().push(State { revision, atoms: AtomSet::new(atoms, cacheable), seed });
-            }
-            Step::Restart => {
-                let revision = Revision { epoch: newest().revision.epoch + 1, number: 1 };
-                let restarted = State { revision, ..newest() };
-                states.lock().unwrap().push(restarted);
-            }
-            Step::Deliver => setting.apply(newest().revision, newest().atoms, FailMode::Closed),
-            Step::Heartbeat => setting.current.raise_floor(newest().revision),
-            Step::Wait(seconds) => setting.clock.advance(Duration::from_secs(seconds)),
-        }
-    }
-    Ok(())
-}
-
-proptest! {
-    /// The property that everything else is for: a proxy with a cache answers as the policies do.
-    #[test]
-    fn cached_decisions_are_those_of_the_policies(steps in prop::collection::vec(step(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(run(steps))?;
-    }
 }

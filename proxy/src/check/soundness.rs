@@ -1,0 +1,146 @@
+//! The property that everything in `check` and `decision_cache` is for: a proxy with a cache answers as the
+//! policies do, whatever the requests, the changes of policy and the order in which the proxy hears of them.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use model::{Atom, AtomSet, Attributes, Decision, FailMode, Name, Revision, Test, Value, Verdict, key};
+use proptest::prelude::*;
+
+use super::tests::{Setting, allow, at, by_path, request};
+
+/// One policy state: any function of its atoms' outcomes.
+#[derive(Clone, Debug)]
+struct State {
+    revision: Revision,
+    atoms: AtomSet,
+    seed: u64,
+}
+
+impl State {
+    /// What these policies say, without any cache.
+    fn verdict(&self, attributes: &Attributes) -> Verdict {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut key = Vec::new();
+        key::encode(attributes, &self.atoms, &mut key);
+        let mut hasher = DefaultHasher::new();
+        (self.seed, key).hash(&mut hasher);
+        if hasher.finish().is_multiple_of(2) { Verdict::Allow } else { Verdict::Deny }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A request, and whether the proxy hears of the newest state while policyd's answer is on its way.
+    Ask(Attributes, bool),
+    /// policyd's policies change.
+    Change(Vec<Atom>, u64, bool),
+    /// policyd restarts, with the same policies.
+    Restart,
+    /// The proxy gets policyd's configuration.
+    Deliver,
+    /// The proxy hears of policyd's revision.
+    Heartbeat,
+    /// Time passes.
+    Wait(u64),
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let header = prop::option::of(prop::sample::select(vec!["", "1", "2"]));
+    (prop::sample::select(vec!["/a", "/ab", "/b"]), header, any::<bool>(), any::<bool>()).prop_map(
+        |(path, header, tls, post)| {
+            let headers = header.map(|value| ("x".to_owned(), value.to_owned())).into_iter().collect();
+            let method = if post { "POST" } else { "GET" }.to_owned();
+            Attributes { headers, tls, method, ..request(path) }
+        },
+    )
+}
+
+fn atom() -> impl Strategy<Value = Atom> {
+    let name = prop::sample::select(vec![Name::Path, Name::Method, Name::Header("x".into()), Name::Tls]);
+    let like = |pieces: &[&str]| {
+        Test::Like(pieces.iter().map(|piece| (*piece).to_owned()).collect::<Vec<_>>().try_into().unwrap())
+    };
+    let tests = vec![
+        Test::Value,
+        Test::Present,
+        Test::Equals(Value::Text("GET".into())),
+        Test::Equals(Value::Bool(true)),
+        Test::OneOf(vec![Value::Text("1".into()), Value::Text("/a".into())]),
+        like(&["/a", ""]),
+        like(&["", "b"]),
+    ];
+    (name, prop::sample::select(tests)).prop_map(|(name, test)| Atom { name, test })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (attributes(), prop::bool::weighted(0.1)).prop_map(|(attributes, meanwhile)| Step::Ask(attributes, meanwhile)),
+        2 => (prop::collection::vec(atom(), 0..4), any::<u64>(), prop::bool::weighted(0.9)).prop_map(|(atoms, seed, cacheable)| Step::Change(atoms, seed, cacheable)),
+        1 => Just(Step::Restart),
+        2 => Just(Step::Deliver),
+        1 => Just(Step::Heartbeat),
+        1 => (1u64..100).prop_map(Step::Wait),
+    ]
+}
+
+/// Runs `steps` and compares every decision with the policies' own.
+async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let setting = Setting::new();
+    let first = State { revision: at(5), atoms: AtomSet::new(vec![by_path()], true), seed: 0 };
+    let states = Arc::new(Mutex::new(vec![first]));
+    let newest = || states.lock().unwrap().last().unwrap().clone();
+    let meanwhile = Arc::new(Mutex::new(false));
+    setting.will_answer({
+        let (states, meanwhile, current) =
+            (Arc::clone(&states), Arc::clone(&meanwhile), setting.current.clone());
+        move |attributes| {
+            let mut states = states.lock().unwrap();
+            let now = states.last().unwrap().clone();
+            if std::mem::take(&mut *meanwhile.lock().unwrap()) {
+                let next = State { revision: now.revision.next(), seed: now.seed ^ 1, ..now.clone() };
+                current.raise_floor(next.revision);
+                states.push(next);
+            }
+            Ok(Decision { verdict: now.verdict(attributes), ..allow(now.revision) })
+        }
+    });
+    for step in steps {
+        match step {
+            Step::Ask(attributes, changes_meanwhile) => {
+                *meanwhile.lock().unwrap() = changes_meanwhile;
+                let checked = setting.checker.decide(&attributes).await;
+                *meanwhile.lock().unwrap() = false;
+                let revision = checked.decision.revision;
+                let floor = setting.current.floor();
+                let states = states.lock().unwrap();
+                let state =
+                    states.iter().find(|state| state.revision == revision).expect("a state of policyd");
+                prop_assert_eq!(checked.decision.verdict, state.verdict(&attributes), "{:?}", checked);
+                let is_newest = revision == states.last().unwrap().revision;
+                prop_assert!(is_newest || revision.reaches(floor), "{} below {}", revision, floor);
+            }
+            Step::Change(atoms, seed, cacheable) => {
+                let revision = newest().revision.next();
+                states.lock().unwrap().push(State { revision, atoms: AtomSet::new(atoms, cacheable), seed });
+            }
+            Step::Restart => {
+                let revision = Revision { epoch: newest().revision.epoch + 1, number: 1 };
+                let restarted = State { revision, ..newest() };
+                states.lock().unwrap().push(restarted);
+            }
+            Step::Deliver => setting.apply(newest().revision, newest().atoms, FailMode::Closed),
+            Step::Heartbeat => setting.current.raise_floor(newest().revision),
+            Step::Wait(seconds) => setting.clock.advance(Duration::from_secs(seconds)),
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn cached_decisions_are_those_of_the_policies(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(run(steps))?;
+    }
+}
