@@ -8,7 +8,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// How long a service may take to end by itself before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,29 +85,56 @@ impl Launch for Processes {
                 .with_context(|| {
                     format!("`{}` of `{}` can't be started", program.display(), order.instance)
                 })?;
-            Ok(Application { address, running: Box::new(Process(child)) })
+            Ok(Application { address, running: Box::new(Process::watch(child, order.instance.to_owned())) })
         })
     }
 }
 
+/// A task owns the process, so that its end is noticed when it comes.
 #[derive(Debug)]
-struct Process(Child);
+struct Process {
+    stop: CancellationToken,
+    ended: JoinHandle<()>,
+}
+
+impl Process {
+    fn watch(mut child: Child, instance: String) -> Self {
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let ended = tokio::spawn(async move {
+            tokio::select! {
+                ended = child.wait() => match ended {
+                    Ok(status) => tracing::error!(instance, %status, "a service has ended by itself"),
+                    Err(error) => tracing::error!(instance, %error, "a service can't be watched"),
+                },
+                () = stopping.cancelled() => end(&mut child).await,
+            }
+        });
+        Self { stop, ended }
+    }
+}
 
 impl Running for Process {
     fn stop(&mut self) -> Boxed<'_, ()> {
         Box::pin(async {
-            let asked =
-                self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-            if let Some(id) = asked
-                && rustix::process::kill_process(id, rustix::process::Signal::TERM).is_ok()
-                && tokio::time::timeout(PATIENCE, self.0.wait()).await.is_ok()
-            {
-                return;
-            }
-            if let Err(error) = self.0.kill().await {
-                tracing::warn!(%error, "a service could not be killed");
-            }
+            self.stop.cancel();
+            // It ends by itself or is killed; either way it ends.
+            drop((&mut self.ended).await);
         })
+    }
+}
+
+/// Asks a process to end, and kills it if it takes too long.
+async fn end(child: &mut Child) {
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(id) = id
+        && kill_process(id, Signal::TERM).is_ok()
+        && tokio::time::timeout(PATIENCE, child.wait()).await.is_ok()
+    {
+        return;
+    }
+    if let Err(error) = child.kill().await {
+        tracing::warn!(%error, "a service could not be killed");
     }
 }
 

@@ -109,7 +109,7 @@ impl Overview {
                 if row.healthy { "ok".to_owned() } else { "not ready".to_owned() },
             ]);
         }
-        let mut text = format!("{table}\n\n");
+        let mut text = format!("{}\n\n", unpadded(&table));
         for ingress in &self.ingress {
             text.push_str(&format!("{:<12} {}\n", ingress.service, ingress.url));
         }
@@ -162,6 +162,12 @@ pub(crate) fn table<const COLUMNS: usize>(style: TableStyle, header: [&str; COLU
     let mut table = Table::new();
     table.load_style(style).set_header(header);
     table
+}
+
+/// The table's text without the blanks at the ends of lines.
+pub(crate) fn unpadded(table: &Table) -> String {
+    let text = table.to_string();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// A time span without more detail than anyone reads.

@@ -13,6 +13,7 @@
 //! | the application is down             | 503                                                            |
 //! | a server has another identity       | it gets no request                                             |
 //! | a service that is not in the mesh   | 404                                                            |
+#![cfg(test)]
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! The whole tour: what the README promises, through the real daemons, while requests run.
+#![cfg(test)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

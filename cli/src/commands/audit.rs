@@ -9,7 +9,7 @@ use comfy_table::presets;
 use daemon::Clock;
 
 use super::{Format, Outcome, print};
-use crate::overview::{shown, table};
+use crate::overview::{shown, table, unpadded};
 
 /// Look at what was issued
 #[derive(Debug, Subcommand)]
@@ -67,9 +67,8 @@ fn text(report: &RotationReport) -> String {
     for workload in &report.workloads {
         rows.add_row(row(workload, report));
     }
-    let head: String = report.head.chars().take(16).collect();
     let mut text =
-        format!("{rows}\n\n{} entries in the ledger, which is whole up to {head}…\n", report.entries);
+        format!("{}\n\n{} entries in the ledger, head {}\n", unpadded(&rows), report.entries, report.head);
     if let Some(lag) = &report.lag {
         text.push_str(&format!("{} rotations, lag p50 / p99 / max {}\n", lag.count, lags(lag)));
     }

@@ -53,13 +53,20 @@ fn checking_a_bundle_has_an_exit_code_and_json() {
 
     let bundle = tempfile::tempdir().unwrap();
     std::fs::write(bundle.path().join("mesh.yaml"), "trust_domain: a.example\nservices: {}\n").unwrap();
-    std::fs::write(bundle.path().join("acl.cedar"), "permit (principal, action, resource) when { contxt.tls };").unwrap();
+    std::fs::write(
+        bundle.path().join("acl.cedar"),
+        "permit (principal, action, resource) when { contxt.tls };",
+    )
+    .unwrap();
     let folder = bundle.path().to_str().unwrap();
     let bad = run(&["policy", "check", "--format", "json", folder]);
     assert_eq!(bad.status.code(), Some(1));
     let findings: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
     let finding = &findings["findings"][0];
-    assert_eq!((&finding["file"], &finding["line"], &finding["column"]), (&"acl.cedar".into(), &1.into(), &45.into()));
+    assert_eq!(
+        (&finding["file"], &finding["line"], &finding["column"]),
+        (&"acl.cedar".into(), &1.into(), &45.into())
+    );
     let human = String::from_utf8(run(&["policy", "check", folder]).stdout).unwrap();
     assert!(human.contains("acl.cedar:1:45") && human.contains("^^^^^^"), "{human}");
 

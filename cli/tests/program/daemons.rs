@@ -44,7 +44,10 @@ fn daemons_run_alone_and_a_killed_policyd_is_replaced() {
         when { context.method == \"GET\" && context.path like \"/details/*\" };";
     write(folder, "bundle/acl.cedar", acl);
 
-    let ca_config = format!("trust_domain: shop.example\nstate_dir: {}/ca\nlisten: {ca}\nadmin: {ca_admin}\n", folder.display());
+    let ca_config = format!(
+        "trust_domain: shop.example\nstate_dir: {}/ca\nlisten: {ca}\nadmin: {ca_admin}\n",
+        folder.display()
+    );
     let ca_config = write(folder, "ca.yaml", &ca_config);
     let ca_daemon = daemon("ca", &ca_config, "the CA serves");
 

@@ -1,7 +1,12 @@
 //! The `tidegate` program, run as its users run it.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and tells what it saw")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and tells what it saw"
+)]
 
 mod commands;
 mod daemons;
+mod readme;
 mod run;
 mod up;

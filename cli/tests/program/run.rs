@@ -1,7 +1,7 @@
 //! Runs the `tidegate` program as a user would.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 /// The program, with no colour and no logs but errors, whatever the environment says.
 pub(crate) fn tidegate(arguments: &[&str]) -> Command {
@@ -39,7 +39,7 @@ impl Running {
             command.stderr(Stdio::piped());
             command
         });
-        let mut log = BufReader::new(running.child.stderr.take().unwrap()).lines();
+        let mut log = BufReader::new(running.take_stderr()).lines();
         let found = log.by_ref().map(Result::unwrap).any(|line| {
             eprintln!("{line}");
             line.contains(said)
@@ -57,8 +57,18 @@ impl Running {
             command
         });
         let mut line = String::new();
-        BufReader::new(running.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(running.take_stdout()).read_line(&mut line).unwrap();
         (running, line)
+    }
+
+    /// What it prints, if that was piped.
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
+    /// What it logs, if that was piped.
+    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
     }
 
     /// The process's id.

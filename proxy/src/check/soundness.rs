@@ -76,7 +76,7 @@ fn atom() -> impl Strategy<Value = Atom> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (attributes(), prop::bool::weighted(0.1)).prop_map(|(attributes, meanwhile)| Step::Ask(attributes, meanwhile)),
-        2 => (prop::collection::vec(atom(), 0..4), any::<u64>(), prop::bool::weighted(0.9)).prop_map(|(atoms, seed, cacheable)| Step::Change(atoms, seed, cacheable)),
+        2 => (prop::collection::vec(atom(), 1..3), any::<u64>(), prop::bool::weighted(0.9)).prop_map(|(atoms, seed, cacheable)| Step::Change(atoms, seed, cacheable)),
         1 => Just(Step::Restart),
         2 => Just(Step::Deliver),
         1 => Just(Step::Heartbeat),
@@ -138,6 +138,8 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn cached_decisions_are_those_of_the_policies(steps in prop::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -80,6 +80,15 @@ impl Setting {
         self.policyd.asked.load(Ordering::SeqCst)
     }
 
+    async fn until_asked(&self, count: usize) {
+        let until = async {
+            while self.asked() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), until).await.expect("as many questions");
+    }
+
     async fn source(&self, path: &str) -> Source {
         self.checker.decide(&request(path)).await.source
     }
@@ -248,14 +257,10 @@ async fn one_question_a_key_and_no_caller_takes_it_away() {
         tokio::spawn(async move { checker.decide(&request(path)).await.source })
     };
     let first = ask("/a");
-    while setting.asked() == 0 {
-        tokio::task::yield_now().await;
-    }
+    setting.until_asked(1).await;
     let others: Vec<_> = (0..10).map(|_| ask("/a")).collect();
     let other_key = ask("/b");
-    while setting.asked() < 2 {
-        tokio::task::yield_now().await;
-    }
+    setting.until_asked(2).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     setting.policyd.may_answer.add_permits(2);
@@ -278,9 +283,7 @@ async fn what_no_key_can_hold_is_asked_each_time_and_shared_with_nobody() {
             tokio::spawn(async move { checker.decide(&request("/a")).await.source })
         })
         .collect();
-    while setting.asked() < 3 {
-        tokio::task::yield_now().await;
-    }
+    setting.until_asked(3).await;
     setting.policyd.may_answer.add_permits(3);
     for caller in callers {
         assert_eq!(caller.await.unwrap(), Source::Miss);

@@ -10,7 +10,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
 
 /// What an application was sent.
 #[derive(Clone, Debug)]

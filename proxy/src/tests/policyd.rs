@@ -13,7 +13,6 @@ use daemon::Lifecycle;
 use identity::Source;
 use identity::tls::ClientAuth;
 use model::{Attributes, Decision, Revision, Verdict};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt};

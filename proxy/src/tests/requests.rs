@@ -180,9 +180,12 @@ async fn a_limit_that_is_newer_than_the_configuration_is_waited_for() {
     let ingress = proxy.addresses.ingress.unwrap();
     setting.policyd.decide(|_, revision| model::Decision { limits: vec!["new".into()], ..allow(revision) });
     let request = tokio::spawn(async move { get(ingress, "shop", "/").await });
-    while setting.policyd.checks.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let asked = async {
+        while setting.policyd.checks.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.expect("a question");
     setting.policyd.change(|config| config.limits = vec![limit("new", Scope::Local)]).await;
     let response = request.await.unwrap();
     assert_eq!((response.status, response.header("ratelimit")), (200, Some(r#""new";r=1;t=30"#)));

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use api::config::{self, Config as MeshConfig, Endpoint, Exposure};
 use daemon::Clock;
-use http_body_util::BodyExt;
 use identity::Source;
 use model::{AtomSet, FailMode, Revision};
-use tokio_stream::StreamExt;
 
 use crate::app::{self, Bound};
 use crate::config::{AccessLogDestination, Address, Config};

@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_stream::StreamExt;
 
 /// A response, as it came.
 #[derive(Debug)]
