@@ -178,8 +178,8 @@ mod tests {
         let text = String::from_utf8(line(&Instance { name: "i".to_owned(), fields })).unwrap();
         assert_eq!(
             text,
-            "{\"a\":true,\"b\":-1,\"c\":\"x\\n\\\"y\",\"d\":\"::1\",\"e\":\"1970-01-01T00:00:01Z\",\
-             \"f\":9223372036854775807,\"instance\":\"i\"}\n"
+            "{\"instance\":\"i\",\"a\":true,\"b\":-1,\"c\":\"x\\n\\\"y\",\"d\":\"::1\",\
+             \"e\":\"1970-01-01T00:00:01Z\",\"f\":9223372036854775807}\n"
         );
     }
 

@@ -53,28 +53,28 @@ fn json_holds_the_same() {
     let expected = expect![[r#"
         [
           {
-            "column": null,
+            "severity": "error",
             "file": "limits.yaml",
-            "help": null,
             "line": null,
+            "column": null,
             "message": "the file can't be read: permission denied",
-            "severity": "error"
+            "help": null
           },
           {
-            "column": 5,
+            "severity": "error",
             "file": "mesh.yaml",
-            "help": "did you mean `name`?",
             "line": 3,
+            "column": 5,
             "message": "unknown field `nme`",
-            "severity": "error"
+            "help": "did you mean `name`?"
           },
           {
-            "column": 5,
+            "severity": "warning",
             "file": "mesh.yaml",
-            "help": null,
             "line": 4,
+            "column": 5,
             "message": "unknown field `prot`",
-            "severity": "warning"
+            "help": null
           }
         ]"#]];
     expected.assert_eq(&serde_json::to_string_pretty(&two_findings().to_json()).unwrap());
