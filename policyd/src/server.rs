@@ -10,7 +10,7 @@ use api::policy as wire;
 use api::policy::policy_service_server::{PolicyService, PolicyServiceServer};
 use daemon::{Clock, Lifecycle};
 use futures_util::{Stream, StreamExt};
-use identity::tls::{self, ClientAuth};
+use identity::tls::{self, ClientAuth, Peer};
 use model::{Attributes, SpiffeId};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -68,12 +68,12 @@ impl PolicyService for Server {
         request: Request<wire::CheckRequest>,
     ) -> Result<Response<wire::CheckResponse>, Status> {
         let snapshot = self.current.get();
-        let peer = peer(&request)?;
+        let peer = self.peer(&request)?;
         let attributes =
             request.into_inner().attributes.ok_or_else(|| Status::invalid_argument("no attributes"))?;
         let attributes =
             Attributes::try_from(attributes).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        may_ask(&snapshot, &peer, &attributes.resource)?;
+        may_ask(&snapshot, &peer.id, &attributes.resource)?;
         let started = tokio::time::Instant::now();
         let decision = crate::check::check(&snapshot, &attributes).await;
         self.metrics.checked(&decision, started.elapsed());
@@ -97,9 +97,9 @@ impl PolicyService for Server {
         request: Request<wire::TakeRequest>,
     ) -> Result<Response<wire::TakeResponse>, Status> {
         let snapshot = self.current.get();
-        let peer = peer(&request)?;
+        let peer = self.peer(&request)?;
         let request = request.into_inner();
-        may_ask(&snapshot, &peer, &request.service)?;
+        may_ask(&snapshot, &peer.id, &request.service)?;
         let charges = charges(&snapshot, &request)?;
         let now = self.clock.now();
         let (allowed, balances) = {
@@ -123,15 +123,16 @@ impl PolicyService for Server {
         &self,
         request: Request<Streaming<wire::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let peer = peer(&request)?;
+        let peer = self.peer(&request)?;
         let mut incoming = request.into_inner();
         let hello = self.hello(&mut incoming).await?;
         let snapshot = self.current.get();
-        hello.services.iter().try_for_each(|service| may_ask(&snapshot, &peer, service))?;
+        hello.services.iter().try_for_each(|service| may_ask(&snapshot, &peer.id, service))?;
         // One message: the watcher waits for room before it decides what to send.
         let (outgoing, messages) = mpsc::channel(1);
         let watcher = Watcher {
             peer,
+            clock: self.clock.clone(),
             instance: hello.instance,
             services: hello.services,
             addresses: self.addresses.clone(),
@@ -165,6 +166,16 @@ impl Server {
         });
     }
 
+    /// Who calls. A connection may be older than its caller's certificate, so the end of that is looked at again.
+    fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
+        let peer =
+            identity::grpc::peer(request).ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+        if self.clock.now() > peer.not_after {
+            return Err(Status::unauthenticated(format!("your certificate ended at {}", peer.not_after)));
+        }
+        Ok(peer)
+    }
+
     async fn hello(&self, incoming: &mut Streaming<wire::WatchRequest>) -> Result<wire::Hello, Status> {
         let first = tokio::select! {
             () = self.lifecycle.stopping() => return Err(Status::unavailable("policyd is stopping")),
@@ -184,12 +195,6 @@ impl Server {
         }
         Ok(hello)
     }
-}
-
-fn peer<T>(request: &Request<T>) -> Result<SpiffeId, Status> {
-    let peer =
-        identity::grpc::peer(request).ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    Ok(peer.id)
 }
 
 /// A proxy may ask only about services whose identity it has.

@@ -48,6 +48,7 @@ limits:
 struct Policyd {
     pki: Pki,
     address: SocketAddr,
+    clock: Clock,
     lifecycle: Lifecycle,
     folder: TempDir,
 }
@@ -58,7 +59,7 @@ impl Policyd {
         for (name, text) in [("mesh.yaml", MESH), ("acl.cedar", ACL), ("limits.yaml", LIMITS)] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let (pki, lifecycle) = (Pki::new(), Lifecycle::new());
+        let (pki, clock, lifecycle) = (Pki::new(), Clock::system(), Lifecycle::new());
         let metrics = Arc::new(Metrics::new(&daemon::Metrics::new()));
         let source = Source::start(folder.path(), 1, metrics.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -67,13 +68,13 @@ impl Policyd {
             current: source.current(),
             limits: Mutex::new(Store::default()),
             addresses: Arc::new([("stock-v1".to_owned(), "127.0.0.1:9".parse().unwrap())].into()),
-            clock: Clock::system(),
+            clock: clock.clone(),
             lifecycle: lifecycle.clone(),
             metrics,
         };
         server.serve(listener, &pki.source(&id()));
         lifecycle.spawn(source.run(lifecycle.clone()));
-        Self { pki, address, lifecycle, folder }
+        Self { pki, address, clock, lifecycle, folder }
     }
 
     /// A client with the identity of this service.
@@ -154,6 +155,21 @@ async fn nobody_connects_without_a_certificate_of_the_trust_domain() {
         let status = client.check(check("stock", "/")).await.unwrap_err();
         assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status:?}");
     }
+    policyd.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_is_worth_no_more_than_the_certificate_it_began_with() {
+    let policyd = Policyd::start().await;
+    let mut orders = policyd.client("shop", "orders");
+    let (_sender, mut answers) = watch(&mut orders, hello("orders")).await.unwrap();
+    assert!(matches!(next(&mut answers).await, watch_response::Message::Config(_)));
+    assert!(orders.check(check("orders", "/open")).await.is_ok());
+    policyd.clock.advance(Duration::from_secs(3 * 86_400));
+    let status = orders.check(check("orders", "/open")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    while let Ok(Some(_heartbeat)) = answers.message().await {}
+    drop(orders);
     policyd.stop().await;
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::policy as wire;
-use daemon::Lifecycle;
-use model::{Revision, SpiffeId};
+use daemon::{Clock, Lifecycle};
+use identity::tls::Peer;
+use model::Revision;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
@@ -21,7 +22,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 const ERROR_SHOWN_MAX: usize = 1000;
 
 pub(super) struct Watcher {
-    pub(super) peer: SpiffeId,
+    pub(super) peer: Peer,
+    pub(super) clock: Clock,
     pub(super) instance: String,
     pub(super) services: Vec<String>,
     pub(super) addresses: Arc<Addresses>,
@@ -32,12 +34,14 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Returns when the proxy is gone or policyd stops, also while the proxy reads nothing.
+    /// Returns when the proxy is gone, its certificate has ended or policyd stops, also while the proxy reads nothing.
     pub(super) async fn run(mut self, lifecycle: Lifecycle) {
         let _connected = self.metrics.proxy_connected();
-        info!(instance = self.instance, peer = %self.peer, services = ?self.services, "a proxy watches");
+        info!(instance = self.instance, peer = %self.peer.id, services = ?self.services, "a proxy watches");
+        let (clock, certificate_end) = (self.clock.clone(), self.peer.not_after);
         tokio::select! {
             () = lifecycle.stopping() => {}
+            () = clock.sleep_until(certificate_end) => {}
             () = self.tell() => {}
         }
         info!(instance = self.instance, "a proxy stopped watching");
@@ -76,7 +80,7 @@ impl Watcher {
     }
 
     fn config(&self, snapshot: &Snapshot) -> wire::WatchResponse {
-        let config = publish::config(snapshot, &self.peer, &self.services, &self.addresses);
+        let config = publish::config(snapshot, &self.peer.id, &self.services, &self.addresses);
         wire::WatchResponse { message: Some(wire::watch_response::Message::Config((&config).into())) }
     }
 
