@@ -80,6 +80,8 @@ impl Launch for Processes {
                 .env("PORT", address.port().to_string())
                 .env("TIDEGATE_OUTBOUND", order.outbound.to_string())
                 .stdin(Stdio::null())
+                // In a group of its own, Ctrl-C does not reach it: it is stopped after the requests in flight.
+                .process_group(0)
                 .kill_on_drop(true)
                 .spawn()
                 .with_context(|| {

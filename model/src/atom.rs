@@ -15,7 +15,7 @@ use crate::attributes::{Attributes, Fact, Name, Value};
 use crate::pattern::Pattern;
 
 /// One test of one fact.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Atom {
     /// The fact that is tested.
     pub name: Name,
@@ -24,7 +24,7 @@ pub struct Atom {
 }
 
 /// What is asked of a fact.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Test {
     /// Everything: the value itself becomes part of the key. Always sound, rarely cheap.

@@ -85,7 +85,7 @@ pub enum Name {
 }
 
 /// A fact's value, or a literal to compare one with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
     /// A Cedar `Bool`.

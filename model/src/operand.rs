@@ -41,7 +41,7 @@ pub enum ResponseName {
     RequestBytes,
     /// `response_bytes`: length of the response's body.
     ResponseBytes,
-    /// `verdict`: `allow`, `deny` or `limited`.
+    /// `verdict`: `allow`, `deny` or `limited`; where a service only observes, also `would_deny` or `would_limit`.
     Verdict,
 }
 
@@ -56,7 +56,7 @@ pub struct ResponseFacts {
     pub request_bytes: u64,
     /// Bytes of response body.
     pub response_bytes: u64,
-    /// `allow`, `deny` or `limited`.
+    /// `allow`, `deny` or `limited`; where a service only observes, also `would_deny` or `would_limit`.
     pub verdict: &'static str,
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A `like` pattern: the literal pieces between its wildcards.
 ///
 /// `"/a/*"` is `["/a/", ""]`; a pattern without a wildcard has one piece. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Pattern {
     first: String,

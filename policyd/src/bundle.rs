@@ -11,12 +11,12 @@ pub mod mesh;
 pub mod policies;
 pub mod rules;
 pub mod schema;
+mod scoped_atoms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use cedar_policy::pst::{EntityOrSlot, Policy as Pst, ResourceConstraint, Template};
-use cedar_policy::{Entities, EntityUid, PolicySet};
+use cedar_policy::{Entities, PolicySet};
 use daemon::finding::{Finding, Findings};
 use model::{AtomSet, Name};
 
@@ -25,9 +25,11 @@ pub use mesh::Mesh;
 pub use schema::Schemas;
 
 use crate::atoms::Derived;
+use crate::engine::index::Index;
 use limits::ServiceLimit;
 use policies::Policies;
 use rules::Rules;
+use scoped_atoms::ScopedAtoms;
 
 /// A bundle without mistakes.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub struct Bundle {
     pub policies: PolicySet,
     /// The conditions of limits and rules: policies that are satisfied when the condition holds.
     pub conditions: PolicySet,
+    /// The access policies, for evaluation.
+    pub policies_index: Index,
+    /// The conditions, for evaluation.
+    pub conditions_index: Index,
     /// What policies may read.
     pub schemas: Schemas,
     /// Workloads, services, namespaces, and what the author adds.
@@ -69,11 +75,10 @@ impl Bundle {
         let limits = limits::read(text(limits::FILE), &mesh, &mut conditions, &mut findings);
         let adapters =
             rules::Parsed::read(text(rules::FILE), &files.folder, &mesh, &mut conditions, &mut findings);
-        let mut everything = Derived::default();
-        trees(&policies.set).chain(trees(&conditions.set)).flatten().for_each(|p| everything.policy(&p));
-        adapters.derive(&mut everything);
-        limits.iter().flat_map(|limit| &limit.limit.key).for_each(|operand| everything.operand(operand));
-        let names = declared(&everything);
+        let mut atoms = ScopedAtoms::default();
+        atoms.add(&policies.set);
+        atoms.add(&conditions.set);
+        let names = read_names(&atoms, &adapters, &limits);
         lower_case_headers(files, &names, &mut findings);
         let schemas = match schema::build(files.text(schema::FILE), names) {
             Ok(schemas) => schemas,
@@ -87,10 +92,14 @@ impl Bundle {
         let rules = adapters.check(&schemas, &mut findings);
         let entities = entities::build(&mesh, files.text(entities::FILE), &schemas.request, &mut findings);
         let Some(entities) = entities.filter(|_| !findings.has_errors()) else { return Err(findings) };
-        let mut bundle = Self {
+        rules.derive(atoms.of_all());
+        let of_service = |name: &String| (name.clone(), atoms.of_service(name, &entities));
+        Ok(Self {
             folder: files.folder.clone(),
-            atoms: BTreeMap::new(),
+            atoms: mesh.services.keys().map(of_service).collect(),
             mesh,
+            policies_index: Index::new(&policies.set),
+            conditions_index: Index::new(&conditions.set),
             policies: policies.set,
             conditions: conditions.set,
             schemas,
@@ -98,45 +107,7 @@ impl Bundle {
             limits,
             rules,
             warnings: findings,
-        };
-        bundle.atoms =
-            bundle.mesh.services.keys().map(|name| (name.clone(), bundle.atoms_of(name))).collect();
-        Ok(bundle)
-    }
-
-    /// The atoms of every policy and condition that may concern `service`.
-    fn atoms_of(&self, service: &str) -> AtomSet {
-        let mut derived = Derived::default();
-        for policy in trees(&self.policies).chain(trees(&self.conditions)) {
-            match policy {
-                Some(policy) if self.may_concern(&policy, service) => derived.policy(&policy),
-                Some(_) => {}
-                None => derived.reads_everything = true,
-            }
-        }
-        self.rules.derive(&mut derived);
-        AtomSet::new(derived.atoms, !derived.reads_everything)
-    }
-
-    /// False only if the policy's scope rules the service out, so that it is never satisfied and never fails.
-    fn may_concern(&self, policy: &Template, service: &str) -> bool {
-        let is = |entity: &EntityOrSlot, test: fn(&Self, &EntityUid, &EntityUid) -> bool| {
-            let EntityOrSlot::Entity(uid) = entity else { return true };
-            let (Ok(scope), Some(service)) = (uid.to_string().parse::<EntityUid>(), service_uid(service))
-            else {
-                return true;
-            };
-            test(self, &scope, &service)
-        };
-        match &policy.resource {
-            ResourceConstraint::Eq(entity) => is(entity, |_, scope, service| scope == service),
-            ResourceConstraint::In(entity) | ResourceConstraint::IsIn(_, entity) => {
-                is(entity, |bundle, scope, service| {
-                    scope == service || bundle.entities.is_ancestor_of(scope, service)
-                })
-            }
-            ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
-        }
+        })
     }
 }
 
@@ -149,20 +120,15 @@ fn read_mesh(files: &Files, findings: &mut Findings) -> Option<Mesh> {
         return None;
     };
     match mesh::parse(source) {
-        Ok(mesh) => Some(mesh),
+        Ok((mesh, warnings)) => {
+            findings.merge(warnings);
+            Some(mesh)
+        }
         Err(wrong) => {
             findings.merge(wrong);
             None
         }
     }
-}
-
-/// The policies as syntax trees; nothing for one that can't be shown so, and may read anything.
-fn trees(set: &PolicySet) -> impl Iterator<Item = Option<Template>> {
-    set.policies().map(|policy| match policy.to_pst() {
-        Ok(Pst::Static(policy)) => Some(policy.body().clone()),
-        Ok(Pst::Linked(_)) | Err(_) => None,
-    })
 }
 
 /// A header's name in capitals is a condition that never holds.
@@ -184,10 +150,10 @@ fn lower_case_headers(files: &Files, names: &BTreeSet<Name>, findings: &mut Find
 }
 
 /// The headers and query parameters that something reads.
-fn declared(derived: &Derived) -> BTreeSet<Name> {
-    derived.atoms.iter().map(|atom| &atom.name).filter(|name| name.is_optional()).cloned().collect()
-}
-
-fn service_uid(name: &str) -> Option<EntityUid> {
-    Some(EntityUid::from_type_name_and_id("Service".parse().ok()?, cedar_policy::EntityId::new(name)))
+fn read_names(atoms: &ScopedAtoms, adapters: &rules::Parsed<'_>, limits: &[ServiceLimit]) -> BTreeSet<Name> {
+    let mut inputs = Derived::default();
+    adapters.derive(&mut inputs);
+    limits.iter().flat_map(|limit| &limit.limit.key).for_each(|operand| inputs.operand(operand));
+    let read = atoms.iter().chain([&inputs]).flat_map(|derived| &derived.atoms).map(|atom| &atom.name);
+    read.filter(|name| name.is_optional()).cloned().collect()
 }

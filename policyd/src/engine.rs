@@ -1,18 +1,17 @@
 //! What the policies say of one request: a pure function of a [`Bundle`] and [`Attributes`].
 
+pub mod index;
 mod request;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use cedar_policy::{
-    Authorizer, Context, Entities, EntityUid, EvalResult, Expression, PolicySet, Request, Response,
-    eval_expression,
-};
+use cedar_policy::{Context, Entities, EntityUid, EvalResult, Expression, Request, eval_expression};
 use ipnet::IpNet;
 use model::decision::Opinion;
 use model::{Attributes, Value, Verdict};
 
+use index::{Answer, Depth};
 pub use request::RequestError;
 
 use crate::bundle::{Bundle, limits, rules};
@@ -52,16 +51,14 @@ pub enum InputError {
 pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evaluation<'b>, RequestError> {
     let request = request::build(attributes, &bundle.schemas)?;
     let entities = request::entities(attributes, bundle)?;
-    let answer = |policies: &PolicySet| Authorizer::new().is_authorized(&request, policies, &entities);
-    let opinion = opinion(&answer(&bundle.policies), bundle);
-    let conditions = answer(&bundle.conditions);
-    let opinion = match first_error(&conditions) {
-        Some(error) => failed(error),
+    let opinion = opinion(bundle.policies_index.answer(&request, &entities, Depth::Serve), bundle);
+    let conditions = bundle.conditions_index.answer(&request, &entities, Depth::Serve);
+    let opinion = match conditions.errors.into_iter().next() {
+        Some(error) => failed(told(&error)),
         None => opinion,
     };
     let (mut limits, mut rules) = (Vec::new(), Vec::new());
-    for id in conditions.diagnostics().reason() {
-        let id: &str = id.as_ref();
+    for id in conditions.permits {
         if let Some(name) = id.strip_prefix(limits::ID_PREFIX) {
             limits.push(name.to_owned());
         } else if let Some(name) = id.strip_prefix(rules::ID_PREFIX) {
@@ -111,24 +108,24 @@ pub fn evaluate_constant(expression: &Expression) -> Option<EvalResult> {
     eval_expression(&request, &Entities::empty(), expression).ok()
 }
 
-fn opinion(response: &Response, bundle: &Bundle) -> Opinion {
-    if let Some(error) = first_error(response) {
-        return failed(error);
-    }
-    let mut reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
-    reasons.sort();
-    let (verdict, message) = match response.decision() {
-        cedar_policy::Decision::Allow => (Verdict::Allow, String::new()),
-        cedar_policy::Decision::Deny if reasons.is_empty() => {
-            (Verdict::Deny, "no policy permits this request".to_owned())
+/// A satisfied `forbid` denies, whatever else has failed. Without one, any failure denies, marked degraded.
+fn opinion(answer: Answer, bundle: &Bundle) -> Opinion {
+    let (verdict, reasons, message) = match (answer.forbids, answer.errors.first(), answer.permits) {
+        (forbids, _, _) if !forbids.is_empty() => {
+            let message = format!("forbidden by `{}`", forbids.join("`, `"));
+            (Verdict::Deny, forbids, message)
         }
-        cedar_policy::Decision::Deny => (Verdict::Deny, format!("forbidden by `{}`", reasons.join("`, `"))),
+        (_, Some(error), _) => return failed(told(error)),
+        (_, None, permits) if permits.is_empty() => {
+            (Verdict::Deny, permits, "no policy permits this request".to_owned())
+        }
+        (_, None, permits) => (Verdict::Allow, permits, String::new()),
     };
     Opinion { verdict, reasons, message, valid_for: bundle.mesh.decision_validity, degraded: false }
 }
 
-fn first_error(response: &Response) -> Option<String> {
-    response.diagnostics().errors().next().map(ToString::to_string)
+fn told((id, why): &(String, String)) -> String {
+    format!("error while evaluating policy `{id}`: {why}")
 }
 
 /// What a failure to decide amounts to: a denial that says why, and holds for this request alone.

@@ -223,9 +223,9 @@ fn every_crate_names_only_libraries_that_it_uses() {
     for member in members().values() {
         let code: String = files(&root().join(&member.folder), "rs").iter().map(|path| read(path)).collect();
         let manifest = read(&member.manifest);
-        let entries = manifest.lines().skip_while(|line| *line != "[dependencies]");
-        let names =
-            entries.filter(|line| !line.starts_with('[')).filter_map(|line| line.split(['.', ' ']).next());
+        let sections = manifest.split("\n[").filter(|section| section.contains("dependencies]"));
+        let entries = sections.flat_map(|section| section.lines().skip(1));
+        let names = entries.filter_map(|line| line.split(['.', ' ']).next());
         for name in names.filter(|name| !name.is_empty() && !name.starts_with('#')) {
             let in_code = match name {
                 "rustls-webpki" => "webpki".to_owned(),
