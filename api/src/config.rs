@@ -35,6 +35,8 @@ pub struct Service {
     pub fail_mode: FailMode,
     /// Who is told which policy denied a request.
     pub denial_exposure: Exposure,
+    /// What decisions and limits do to requests.
+    pub enforcement: Enforcement,
     /// The tests that decide; only for services that the proxy enforces for.
     pub atoms: Option<AtomSet>,
 }
@@ -61,6 +63,30 @@ pub enum Exposure {
     Mesh,
     /// Every caller, browsers included.
     All,
+}
+
+/// What decisions and limits do to the requests to a service: the steps in which a mesh is adopted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcement {
+    /// Nothing is decided and nothing charged; every request passes.
+    Off,
+    /// Requests are decided on and charged, and what would have been refused is told; every request passes.
+    Observe,
+    /// What is denied or over a limit is refused.
+    #[default]
+    Enforce,
+}
+
+impl Enforcement {
+    /// As it is written in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        }
+    }
 }
 
 /// A report adapter, configured.

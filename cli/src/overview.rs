@@ -1,7 +1,9 @@
 //! What `tidegate up` shows once everything runs.
 
+use api::config::Enforcement;
 use comfy_table::{Table, TableStyle, presets};
 use jiff::{SignedDuration, Timestamp};
+use policyd::snapshot::Snapshot;
 use serde::Serialize;
 
 use crate::mesh::{Mesh, Sidecar};
@@ -40,6 +42,8 @@ pub struct Row {
     pub admin: String,
     /// Whether sidecar and service both answer.
     pub healthy: bool,
+    /// What decisions and limits do to its requests.
+    pub enforcement: Enforcement,
 }
 
 /// Where metrics and health are.
@@ -72,9 +76,11 @@ pub struct Try {
 impl Overview {
     /// Looks at a running mesh.
     pub async fn of(mesh: &Mesh) -> Self {
+        // As it is now: the bundle may have changed since the mesh was started.
+        let policies = mesh.policyd.current.get();
         let mut services = Vec::new();
         for sidecar in &mesh.sidecars {
-            services.push(row(sidecar).await);
+            services.push(row(sidecar, &policies).await);
         }
         let ingress = mesh.sidecars.iter().filter_map(|sidecar| {
             let address = sidecar.proxy.addresses.ingress?;
@@ -106,7 +112,7 @@ impl Overview {
                 format!("ends in {}", shown(left)),
                 row.inbound.clone(),
                 row.outbound.clone(),
-                if row.healthy { "ok".to_owned() } else { "not ready".to_owned() },
+                health(row),
             ]);
         }
         let mut text = format!("{}\n\n", unpadded(&table));
@@ -127,7 +133,17 @@ impl Overview {
     }
 }
 
-async fn row(sidecar: &Sidecar) -> Row {
+/// A protected service needs no word; one that lets everything pass is not to be mistaken for it.
+fn health(row: &Row) -> String {
+    let health = if row.healthy { "ok" } else { "not ready" };
+    match row.enforcement {
+        Enforcement::Enforce => health.to_owned(),
+        mode => format!("{health} ({})", mode.as_str()),
+    }
+}
+
+async fn row(sidecar: &Sidecar, policies: &Snapshot) -> Row {
+    let declared = policies.bundle.mesh.services.get(&sidecar.service);
     let addresses = &sidecar.proxy.addresses;
     Row {
         service: sidecar.service.clone(),
@@ -139,6 +155,7 @@ async fn row(sidecar: &Sidecar) -> Row {
         outbound: addresses.outbound.to_string(),
         admin: addresses.admin.to_string(),
         healthy: sidecar.is_healthy().await,
+        enforcement: declared.map(|service| service.enforcement).unwrap_or_default(),
     }
 }
 

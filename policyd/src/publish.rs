@@ -29,6 +29,7 @@ pub fn config(snapshot: &Snapshot, peer: &SpiffeId, services: &[String], address
         timeout: service.timeout,
         fail_mode: service.fail_mode,
         denial_exposure: service.denial_exposure,
+        enforcement: service.enforcement,
         atoms: bundle.atoms.get(name).filter(|_| own(name)).cloned(),
     });
     let limits = bundle.limits.iter().filter(|limit| limit.service.as_ref().is_none_or(own));

@@ -130,6 +130,72 @@ fn all_mistakes_of_a_mesh_are_told_at_once() {
 }
 
 #[test]
+fn a_service_that_is_not_enforced_is_told_of() {
+    let service = |name: &str, mode: &str| format!("  {name}:\n    enforcement: {mode}\n");
+    let mesh = |services: &[String]| format!("trust_domain: shop.example\nservices:\n{}", services.concat());
+    let modes = [service("orders", "observe"), service("payments", "off"), service("users", "enforce")];
+    expect![[r#"
+        loaded
+        warning: requests to `orders` are not protected
+         --> mesh.yaml:4:18
+          |
+        4 |     enforcement: observe
+          |                  ^^^^^^^
+          |
+          = help: `observe` lets every request pass and only tells what would be refused; write `enforce` to refuse it
+
+        warning: requests to `payments` are not protected
+         --> mesh.yaml:6:18
+          |
+        6 |     enforcement: off
+          |                  ^^^
+          |
+          = help: `off` lets every request pass undecided; write `enforce`, or first `observe` to see what that would refuse
+
+    "#]].assert_eq(&told(&[("mesh.yaml", &mesh(&modes))]));
+    expect![[r#"
+        error: unknown value `obsevre`
+         --> mesh.yaml:4:18
+          |
+        4 |     enforcement: obsevre
+          |                  ^^^^^^^
+          |
+          = help: did you mean `observe`?
+
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", &mesh(&[service("orders", "obsevre")]))]));
+    let wrong = [service("orders", "off"), "  users: {timeout: soon}\n".to_owned()];
+    expect![[r#"
+        warning: requests to `orders` are not protected
+         --> mesh.yaml:4:18
+          |
+        4 |     enforcement: off
+          |                  ^^^
+          |
+          = help: `off` lets every request pass undecided; write `enforce`, or first `observe` to see what that would refuse
+
+        error: `soon` is not a duration
+         --> mesh.yaml:5:20
+          |
+        5 |   users: {timeout: soon}
+          |                    ^^^^
+          |
+          = help: write it as `30s`, `15m` or `1h`
+
+    "#]]
+    .assert_eq(&told(&[("mesh.yaml", &mesh(&wrong))]));
+}
+
+#[test]
+fn a_service_is_enforced_unless_the_mesh_says_otherwise() {
+    let services = "{a: {}, b: {enforcement: enforce}, c: {enforcement: observe}, d: {enforcement: off}}";
+    let mesh = format!("trust_domain: shop.example\nservices: {services}\n");
+    let bundle = Bundle::load(&files(&[("mesh.yaml", &mesh)])).unwrap();
+    let modes: Vec<_> = bundle.mesh.services.values().map(|service| service.enforcement.as_str()).collect();
+    assert_eq!(modes, ["enforce", "enforce", "observe", "off"]);
+}
+
+#[test]
 fn all_mistakes_of_limits_are_told_at_once() {
     let limits = "limits:\n  - name: a\n    service: order\n    rate: 5 per moon\n    key: [context.header]\n  - name: a\n    rate: 1/s\n    when: context.method = 3\n    key: [context.response.code]\n";
     expect![[r#"

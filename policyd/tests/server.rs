@@ -268,7 +268,7 @@ async fn a_proxy_is_told_of_every_change_and_of_its_own_services_policies_alone(
     assert!(changed.services[0].atoms.as_ref().unwrap().atoms.is_empty());
 
     // The service becomes another's: its policies are none of this proxy's business any more.
-    let moved = MESH.replace("namespace: shop", "namespace: moved");
+    let moved = MESH.replace("namespace: shop", "enforcement: observe, namespace: moved");
     std::fs::write(policyd.folder.path().join("mesh.yaml"), moved).unwrap();
     let moved = loop {
         if let watch_response::Message::Config(config) = next(&mut answers).await {
@@ -276,6 +276,8 @@ async fn a_proxy_is_told_of_every_change_and_of_its_own_services_policies_alone(
         }
     };
     assert!(moved.services.iter().all(|service| service.atoms.is_none()));
+    let modes: Vec<_> = moved.services.iter().map(wire::Service::enforcement).collect();
+    assert_eq!(modes, [wire::Enforcement::Observe, wire::Enforcement::Enforce]);
     drop(client);
     policyd.stop().await;
 }

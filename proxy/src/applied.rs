@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::Environment;
-use api::config::{self, Config, Exposure};
+use api::config::{self, Config, Enforcement, Exposure};
 use daemon::Clock;
 use identity::Source;
 use model::{AtomSet, FailMode, Revision};
@@ -44,6 +44,8 @@ pub(crate) struct Enforced {
     pub fail_mode: FailMode,
     /// Who is told which policy denied a request.
     pub exposure: Exposure,
+    /// What decisions and limits do to requests.
+    pub enforcement: Enforcement,
 }
 
 /// Why a configuration can't be applied. The one before stays.
@@ -110,7 +112,12 @@ impl Applied {
         let enforced =
             config.services.iter().find(|service| service.name == own_service).and_then(|service| {
                 let atoms = service.atoms.clone()?;
-                Some(Enforced { atoms, fail_mode: service.fail_mode, exposure: service.denial_exposure })
+                Some(Enforced {
+                    atoms,
+                    fail_mode: service.fail_mode,
+                    exposure: service.denial_exposure,
+                    enforcement: service.enforcement,
+                })
             });
         let service = |service: &config::Service| {
             let previous = previous.services.get(&service.name).map(Arc::as_ref);
@@ -131,6 +138,11 @@ impl Current {
     /// The configuration now.
     pub(crate) fn applied(&self) -> Arc<Applied> {
         Arc::clone(&self.applied.borrow())
+    }
+
+    /// What decisions and limits do to requests now. Nothing passes before policyd has said that it may.
+    pub(crate) fn enforcement(&self) -> Enforcement {
+        self.applied.borrow().enforced.as_ref().map_or(Enforcement::Enforce, |enforced| enforced.enforcement)
     }
 
     /// The oldest revision that may still be used.

@@ -174,6 +174,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             fail_mode: model::FailMode::Closed,
             denial_exposure: config::Exposure::Mesh,
+            enforcement: config::Enforcement::Enforce,
             atoms: None,
         }
     }

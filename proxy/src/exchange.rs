@@ -19,9 +19,14 @@ use crate::check::Checked;
 use crate::endpoints::Endpoint;
 use crate::headers::Ids;
 use crate::metrics::Metrics;
+use crate::respond::Refusal;
 
 /// nginx's status for a caller that went away before the response: only in logs and metrics.
 const CALLER_GONE: u16 = 499;
+
+/// Verdicts on requests that passed because their service only observes.
+const WOULD_DENY: &str = "would_deny";
+const WOULD_LIMIT: &str = "would_limit";
 
 /// Which way a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,20 @@ pub(crate) struct Observers {
     pub current: Current,
 }
 
+/// Why a request passed for which nobody has said that it may.
+#[derive(Debug)]
+enum Passed {
+    /// Its service is not protected: no decision was asked for.
+    Off,
+    /// Its service only observes, and would have refused it.
+    Observed {
+        /// What came of it.
+        verdict: &'static str,
+        /// Why it would have been refused.
+        message: String,
+    },
+}
+
 /// One request so far.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -72,8 +91,9 @@ pub(crate) struct Record {
     pub attributes: Option<Attributes>,
     checked: Option<Checked>,
     decision_time: Option<Duration>,
-    /// Whether a limit refused it.
+    /// Whether it is over a limit.
     pub limited: bool,
+    passed: Option<Passed>,
     pub upstream: Option<Arc<Endpoint>>,
     pub status: u16,
     pub error: Option<&'static str>,
@@ -104,6 +124,7 @@ impl Record {
             checked: None,
             decision_time: None,
             limited: false,
+            passed: None,
             upstream: None,
             status: CALLER_GONE,
             error: None,
@@ -114,17 +135,37 @@ impl Record {
     }
 
     /// A decision was had on `attributes`; `asked` is when it was asked for.
+    /// A deny only counts as one if the service `enforces` it.
     pub(crate) fn decided(
         &mut self,
         attributes: Attributes,
         checked: &Checked,
         asked: Instant,
         cached: usize,
+        enforces: bool,
     ) {
         self.attributes = Some(attributes);
         self.decision_time = Some(asked.elapsed());
         self.checked = Some(checked.clone());
-        self.observers.metrics.decided(verdict_name(checked.decision.verdict), checked.source, cached);
+        let verdict = match checked.decision.verdict {
+            Verdict::Deny if !enforces => WOULD_DENY,
+            verdict => verdict_name(verdict),
+        };
+        self.observers.metrics.decided(verdict, checked.source, cached);
+    }
+
+    /// It passes without a decision.
+    pub(crate) fn not_asked(&mut self) {
+        self.passed = Some(Passed::Off);
+    }
+
+    /// It passes, though `refusal` would have been its answer if the service were protected.
+    pub(crate) fn would_refuse(&mut self, refusal: &Refusal) {
+        let verdict = match refusal {
+            Refusal::Limited(_) | Refusal::LimitUnavailable { .. } => WOULD_LIMIT,
+            _ => WOULD_DENY,
+        };
+        self.passed = Some(Passed::Observed { verdict, message: refusal.to_string() });
     }
 
     /// The response's head is ready.
@@ -138,8 +179,27 @@ impl Record {
     }
 
     fn verdict(&self) -> Option<&'static str> {
+        if let Some(Passed::Observed { verdict, .. }) = &self.passed {
+            return Some(verdict);
+        }
         let checked = self.checked.as_ref()?;
         Some(if self.limited { "limited" } else { verdict_name(checked.decision.verdict) })
+    }
+
+    fn decision_source(&self) -> Option<&'static str> {
+        match (&self.checked, &self.passed) {
+            (Some(checked), _) => Some(checked.source.as_str()),
+            (None, Some(Passed::Off)) => Some("off"),
+            (None, _) => None,
+        }
+    }
+
+    fn message(&self) -> &str {
+        match (&self.passed, &self.checked) {
+            (Some(Passed::Observed { message, .. }), _) => message,
+            (_, Some(checked)) => &checked.decision.message,
+            (_, None) => "",
+        }
     }
 
     fn log(&self, duration: Duration) {
@@ -158,9 +218,9 @@ impl Record {
             complete: self.complete,
             error: self.error,
             verdict: self.verdict(),
-            decision_source: self.checked.as_ref().map(|checked| checked.source.as_str()),
+            decision_source: self.decision_source(),
             reasons: decision.map_or(&[], |decision| &decision.reasons),
-            message: decision.map_or("", |decision| &decision.message),
+            message: self.message(),
             revision: decision.map(|decision| decision.revision.to_string()),
             limits: decision.map_or(&[], |decision| &decision.limits),
             upstream_instance: upstream.map(|endpoint| endpoint.instance.as_str()),

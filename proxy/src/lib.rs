@@ -7,6 +7,7 @@
 //! - `request`: the life of one request, a table of contents of what follows;
 //! - `headers`, `path`: the one form in which a request is decided on and forwarded;
 //! - `attributes`: what policies see of it;
+//! - `admission`: whether it may pass, as the service's enforcement has it;
 //! - `check`, `decision_cache`: the decision, from the cache or from policyd;
 //! - `limits`: what it is charged to;
 //! - `upstream`, `endpoints`, `pool`: which instance gets it, over which connection;
@@ -24,6 +25,7 @@
 //!   `TE: trailers`, because hyper sends no others.
 
 mod access_log;
+mod admission;
 pub mod app;
 mod applied;
 mod attributes;

@@ -105,7 +105,7 @@ impl Metrics {
                 "From a request's head to its response's end",
                 self.durations.clone(),
             );
-            all.register("decisions", "Decisions enforced", self.decisions.clone());
+            all.register("decisions", "Decisions made", self.decisions.clone());
             all.register("limit_outcomes", "Requests charged to a limit", self.limit_outcomes.clone());
             all.register("upstream_ejections", "Times an endpoint was left out", self.ejections.clone());
             all.register("certificate_renewals", "Tries to get the next certificate", self.renewals.clone());
@@ -142,13 +142,13 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// A decision was enforced; the cache has `cached` entries.
+    /// A decision was enforced, or only observed; the cache has `cached` entries.
     pub(crate) fn decided(&self, verdict: &'static str, source: Source, cached: usize) {
         self.decisions.get_or_create(&DecisionLabels { verdict, source: source.as_str() }).inc();
         self.cache_entries.set(i64::try_from(cached).unwrap_or(i64::MAX));
     }
 
-    /// A request was charged to `limit`: `allowed`, `limited` or `unavailable`.
+    /// A request was charged to `limit`: `allowed`, `limited`, `would_limit` or `unavailable`.
     pub(crate) fn charged(&self, limit: &str, outcome: &'static str) {
         self.limit_outcomes.get_or_create(&LimitLabels { limit: limit.to_owned(), outcome }).inc();
     }

@@ -11,18 +11,17 @@ use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use identity::Source;
 use identity::tls::Peer;
-use model::{Principal, Verdict};
-use tokio::time::Instant;
+use model::Principal;
 
-use crate::applied::{Applied, Current};
+use crate::admission;
+use crate::applied::Current;
 use crate::attributes::{self, Facts};
 use crate::body::{self, Body};
-use crate::check::{self, Checker};
+use crate::check::Checker;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
 use crate::framing::{self, Malformed};
 use crate::headers;
-use crate::limits::{Balance, Outcome};
 use crate::path;
 use crate::policy_client::Policyd;
 use crate::respond::{self, Refusal};
@@ -130,17 +129,7 @@ impl Proxy {
             time: record.arrived,
         };
         let attributes = attributes::of(facts, prepared.request.headers())?;
-        let asked = Instant::now();
-        let checked = self.checker.decide(&attributes).await;
-        record.decided(attributes, &checked, asked, self.checker.cached());
-        match (checked.decision.verdict, checked.source) {
-            (Verdict::Allow, _) => {}
-            (Verdict::Deny, check::Source::Degraded) => {
-                return Err(Refusal::PolicyUnavailable(checked.decision.message.clone()));
-            }
-            (Verdict::Deny, _) => return Err(Refusal::Denied(checked.decision)),
-        }
-        let balances = self.charge(record, &checked.decision.limits).await?;
+        let balances = self.admit(record, attributes).await?;
         let timeout = self.current.applied().services.get(&self.service).map(|service| service.timeout);
         let timeout = timeout.unwrap_or(self.application.timeout);
         let mut response = self.forward(record, &self.application, timeout, prepared.request).await?;
@@ -158,34 +147,6 @@ impl Proxy {
                 headers::set_client_cert(headers, &self.source.current().svid.id, &peer.id);
             }
             None => headers::forwarded_from_outside(headers, connection.address),
-        }
-    }
-
-    async fn charge(&self, record: &mut Record, names: &[String]) -> Result<Vec<Balance>, Refusal> {
-        let Some(attributes) = record.attributes.as_ref().filter(|_| !names.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        let mut applied = self.current.applied();
-        if !applied.limits.know(names) {
-            // The decision is newer than our configuration, which must be on its way.
-            applied = self.current.when(|applied: &Applied| applied.limits.know(names)).await;
-        }
-        let outcome = applied.limits.charge(names, attributes, self.policyd.as_ref()).await;
-        let metrics = &self.observers.metrics;
-        match outcome {
-            Outcome::Allowed(balances) => {
-                balances.iter().for_each(|balance| metrics.charged(&balance.limit.name, "allowed"));
-                Ok(balances)
-            }
-            Outcome::Limited(over) => {
-                metrics.charged(&over.limit.name, "limited");
-                record.limited = true;
-                Err(Refusal::Limited(over))
-            }
-            Outcome::Unavailable { limit, why } => {
-                metrics.charged(&limit, "unavailable");
-                Err(Refusal::LimitUnavailable { limit, why })
-            }
         }
     }
 
@@ -208,7 +169,7 @@ impl Proxy {
         record.error = Some(refusal.code());
         let exposure =
             self.current.applied().enforced.as_ref().map(|enforced| enforced.exposure).unwrap_or_default();
-        log_refusal(record, refusal);
+        admission::tell_of(record, refusal, "denied", "refused");
         respond::refuse(refusal, &record.ids.request_id, respond::shows_policy(exposure, &record.principal))
     }
 
@@ -247,21 +208,4 @@ fn prepare(request: Request<Incoming>, record: &Record) -> Result<Prepared, Refu
     headers::strip_own(&mut parts.headers);
     let body = body::counted(incoming, Arc::clone(&record.request_bytes));
     Ok(Prepared { request: Request::from_parts(parts, body), host, path, query: query.unwrap_or_default() })
-}
-
-fn log_refusal(record: &Record, refusal: &Refusal) {
-    let (request_id, principal) = (&record.ids.request_id, record.principal.as_str());
-    let (service, method, path) = (&record.service, &record.method, &record.path);
-    let error = refusal.code();
-    match refusal {
-        Refusal::Denied(decision) => tracing::info!(
-            request_id, principal, service, method, path, policies = ?decision.reasons, revision = %decision.revision,
-            degraded = decision.degraded, why = %refusal, "denied"
-        ),
-        Refusal::Upstream(upstream) => {
-            let cause = std::error::Error::source(upstream).map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(request_id, principal, service, method, path, error, cause, why = %refusal, "no answer from upstream");
-        }
-        _ => tracing::info!(request_id, principal, service, method, path, error, why = %refusal, "refused"),
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::fail_mode;
 use super::{ConvertError, converted, millis, parsed, required};
 use crate::config::{
-    Config, Endpoint, Exposure, ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
+    Config, Endpoint, Enforcement, Exposure, ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
 };
 use crate::policy as wire;
 
@@ -48,6 +48,7 @@ impl From<&Service> for wire::Service {
             timeout_ms: millis(service.timeout),
             fail_mode: wire::FailMode::from(service.fail_mode).into(),
             denial_exposure: exposure.into(),
+            enforcement: wire::Enforcement::from(service.enforcement).into(),
             atoms: service.atoms.as_ref().map(wire::AtomSet::from),
         }
     }
@@ -73,8 +74,28 @@ impl TryFrom<wire::Service> for Service {
             timeout: Duration::from_millis(service.timeout_ms),
             fail_mode: fail_mode(service.fail_mode)?,
             denial_exposure,
+            enforcement: enforcement(service.enforcement)?,
             atoms: service.atoms.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+impl From<Enforcement> for wire::Enforcement {
+    fn from(enforcement: Enforcement) -> Self {
+        match enforcement {
+            Enforcement::Off => Self::Off,
+            Enforcement::Observe => Self::Observe,
+            Enforcement::Enforce => Self::Enforce,
+        }
+    }
+}
+
+fn enforcement(number: i32) -> Result<Enforcement, ConvertError> {
+    match wire::Enforcement::try_from(number) {
+        Ok(wire::Enforcement::Off) => Ok(Enforcement::Off),
+        Ok(wire::Enforcement::Observe) => Ok(Enforcement::Observe),
+        Ok(wire::Enforcement::Enforce) => Ok(Enforcement::Enforce),
+        Err(error) => Err(ConvertError::invalid("service.enforcement", error)),
     }
 }
 
@@ -161,23 +182,28 @@ mod tests {
 
     use super::*;
 
+    fn service() -> Service {
+        Service {
+            name: "reviews".into(),
+            spiffe_ids: vec!["spiffe://a/ns/b/sa/reviews".parse().unwrap()],
+            endpoints: vec![Endpoint {
+                instance: "reviews-v1".into(),
+                version: "v1".into(),
+                address: "[::1]:80".parse().unwrap(),
+            }],
+            timeout: Duration::from_secs(15),
+            fail_mode: FailMode::Open,
+            denial_exposure: Exposure::All,
+            enforcement: Enforcement::Observe,
+            atoms: Some(AtomSet::new(vec![], true)),
+        }
+    }
+
     #[test]
     fn a_config_survives_the_wire() {
         let config = Config {
             revision: Revision { epoch: 1, number: 2 },
-            services: vec![Service {
-                name: "reviews".into(),
-                spiffe_ids: vec!["spiffe://a/ns/b/sa/reviews".parse().unwrap()],
-                endpoints: vec![Endpoint {
-                    instance: "reviews-v1".into(),
-                    version: "v1".into(),
-                    address: "[::1]:80".parse().unwrap(),
-                }],
-                timeout: Duration::from_secs(15),
-                fail_mode: FailMode::Open,
-                denial_exposure: Exposure::All,
-                atoms: Some(AtomSet::new(vec![], true)),
-            }],
+            services: vec![service()],
             limits: vec![],
             handlers: vec![ReportHandler {
                 name: "h".into(),
@@ -197,5 +223,22 @@ mod tests {
         };
         assert_eq!(Config::try_from(wire::Config::from(&config)), Ok(config));
         assert_eq!(Config::try_from(wire::Config::default()), Err(ConvertError::Missing("revision")));
+    }
+
+    #[test]
+    fn an_enforcement_survives_the_wire_and_none_or_an_unknown_one_never_lets_requests_pass() {
+        for enforcement in [Enforcement::Off, Enforcement::Observe, Enforcement::Enforce] {
+            let wire = wire::Service::from(&Service { enforcement, ..service() });
+            assert_eq!(Service::try_from(wire).map(|service| service.enforcement), Ok(enforcement));
+        }
+        let silent = wire::Service::default();
+        assert_eq!(Service::try_from(silent).map(|service| service.enforcement), Ok(Enforcement::Enforce));
+        let unknown = wire::Service { enforcement: 3, ..wire::Service::from(&service()) };
+        let refused = Service::try_from(unknown);
+        let field = "service.enforcement";
+        assert!(
+            matches!(&refused, Err(ConvertError::Invalid { field: f, .. }) if *f == field),
+            "{refused:?}"
+        );
     }
 }

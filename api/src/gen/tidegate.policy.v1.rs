@@ -196,6 +196,8 @@ pub struct Service {
     /// only for services that the proxy enforces for
     #[prost(message, optional, tag = "7")]
     pub atoms: ::core::option::Option<AtomSet>,
+    #[prost(enumeration = "Enforcement", tag = "8")]
+    pub enforcement: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -467,6 +469,36 @@ impl Exposure {
             "EXPOSURE_NONE" => Some(Self::None),
             "EXPOSURE_MESH" => Some(Self::Mesh),
             "EXPOSURE_ALL" => Some(Self::All),
+            _ => None,
+        }
+    }
+}
+/// What decisions and limits do to requests. A sender that doesn't know the field means the strictest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Enforcement {
+    Enforce = 0,
+    Observe = 1,
+    Off = 2,
+}
+impl Enforcement {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Enforce => "ENFORCEMENT_ENFORCE",
+            Self::Observe => "ENFORCEMENT_OBSERVE",
+            Self::Off => "ENFORCEMENT_OFF",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ENFORCEMENT_ENFORCE" => Some(Self::Enforce),
+            "ENFORCEMENT_OBSERVE" => Some(Self::Observe),
+            "ENFORCEMENT_OFF" => Some(Self::Off),
             _ => None,
         }
     }

@@ -32,7 +32,7 @@ fn up_shows_a_mesh_that_works_and_leaves_nothing_behind() {
     let services = shown["services"].as_array().unwrap();
     assert_eq!(services.len(), 6);
     for row in services {
-        assert_eq!(row["healthy"], true, "{row}");
+        assert_eq!((&row["healthy"], &row["enforcement"]), (&true.into(), &"enforce".into()), "{row}");
         assert!(
             row["spiffe_id"].as_str().unwrap().starts_with("spiffe://bookinfo.example/ns/bookinfo/sa/"),
             "{row}"

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::config::Exposure;
+use api::config::{Enforcement, Exposure};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
@@ -62,6 +62,8 @@ pub struct Service {
     pub fail_mode: FailMode,
     /// Who is told which policy denied a request.
     pub denial_exposure: Exposure,
+    /// What decisions and limits do to requests.
+    pub enforcement: Enforcement,
     /// Where callers from outside the mesh are let in, if they are; port 0 for any free one.
     pub ingress: Option<SocketAddr>,
     /// Its instances, in the file's order.
@@ -136,6 +138,7 @@ struct RawService {
     fail_mode: FailMode,
     #[serde(default)]
     explain_denials: Exposure,
+    enforcement: Option<Spanned<Enforcement>>,
     ingress: Option<Spanned<String>>,
     #[serde(default)]
     instances: Vec<RawInstance>,
@@ -152,17 +155,17 @@ struct RawInstance {
     inbound: Option<Spanned<String>>,
 }
 
-/// Reads `mesh.yaml`.
+/// Reads `mesh.yaml`. What its author should know of it comes with it.
 ///
 /// # Errors
 /// Every mistake in the file.
-pub fn parse(source: &str) -> Result<Mesh, Findings> {
+pub fn parse(source: &str) -> Result<(Mesh, Findings), Findings> {
     let raw: RawMesh = config_file::parse(FILE, source)?;
     let mut reader = Reader { source, findings: Findings::new() };
     reader.findings.add_source(FILE, source);
     match reader.mesh(&raw) {
-        Some(mesh) if reader.findings.is_empty() => Ok(mesh),
-        _ => Err(reader.findings),
+        Some(mesh) => reader.findings.unless_errors(mesh),
+        None => Err(reader.findings),
     }
 }
 
@@ -224,6 +227,7 @@ impl Reader<'_> {
         if raw.instances.len() > COUNT_MAX {
             self.wrong(name, format!("there are more than {COUNT_MAX} instances"), "split the service");
         }
+        let enforcement = self.enforcement(name, raw.enforcement.as_ref());
         let instances = raw.instances.iter().filter_map(|raw| self.instance(name, raw)).collect();
         let spiffe_id = match domain.workload(namespace, account) {
             Ok(id) => id,
@@ -240,6 +244,7 @@ impl Reader<'_> {
             timeout,
             fail_mode: raw.fail_mode,
             denial_exposure: raw.explain_denials,
+            enforcement,
             ingress,
             instances,
         })
@@ -275,6 +280,27 @@ impl Reader<'_> {
             }
         };
         Some(Instance { name, version: raw.version.clone(), application, inbound })
+    }
+
+    /// A service that lets everything pass does so on purpose and for a while: its author is reminded.
+    fn enforcement(
+        &mut self,
+        service: &Spanned<String>,
+        written: Option<&Spanned<Enforcement>>,
+    ) -> Enforcement {
+        let Some(written) = written else { return Enforcement::default() };
+        let help = match written.value {
+            Enforcement::Enforce => return written.value,
+            Enforcement::Observe => {
+                "`observe` lets every request pass and only tells what would be refused; write `enforce` to refuse it"
+            }
+            Enforcement::Off => {
+                "`off` lets every request pass undecided; write `enforce`, or first `observe` to see what that would refuse"
+            }
+        };
+        let message = format!("requests to `{}` are not protected", service.value);
+        self.findings.push(self.at(written, message, help).as_warning());
+        written.value
     }
 
     fn unique_instances(&mut self, raw: &RawMesh, services: &BTreeMap<String, Service>) {
@@ -327,8 +353,11 @@ impl Reader<'_> {
     }
 
     fn wrong<T>(&mut self, place: &Spanned<T>, message: String, help: &str) {
-        let span = span_of(place, self.source);
-        self.findings.push(Finding::at(FILE, self.source, span, message).with_help(help));
+        self.findings.push(self.at(place, message, help));
+    }
+
+    fn at<T>(&self, place: &Spanned<T>, message: String, help: &str) -> Finding {
+        Finding::at(FILE, self.source, span_of(place, self.source), message).with_help(help)
     }
 }
 

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use api::config::{Config, Exposure};
+use api::config::{Config, Enforcement, Exposure};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use model::{Action, Atom, AtomSet, Name, Principal, Test};
@@ -64,7 +64,8 @@ impl Setting {
     }
 
     pub(super) fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
-        let enforced = Some(Enforced { atoms, fail_mode, exposure: Exposure::Mesh });
+        let enforced =
+            Some(Enforced { atoms, fail_mode, exposure: Exposure::Mesh, enforcement: Enforcement::Enforce });
         let config = Config { revision, ..Config::default() };
         self.current.replace(Applied { config, enforced, ..Applied::default() });
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::{self, Config as MeshConfig, Endpoint, Exposure};
+use api::config::{self, Config as MeshConfig, Endpoint, Enforcement, Exposure};
 use daemon::Clock;
 use identity::Source;
 use model::{AtomSet, FailMode, Revision};
@@ -39,6 +39,7 @@ pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::S
         timeout: Duration::from_secs(5),
         fail_mode: FailMode::Closed,
         denial_exposure: Exposure::Mesh,
+        enforcement: Enforcement::Enforce,
         atoms: Some(AtomSet::new(vec![], true)),
     }
 }

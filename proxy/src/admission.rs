@@ -1,0 +1,109 @@
+//! Whether a request to this proxy's own service may pass: the decision, the limits, and what the service's
+//! enforcement makes of them.
+//!
+//! Under `observe` everything goes its way as under `enforce`, up to the refusal: that is told, and the request
+//! passes. The response says nothing of it, so that callers see no difference.
+
+use api::config::Enforcement;
+use model::{Attributes, Verdict};
+use tokio::time::Instant;
+
+use crate::applied::Applied;
+use crate::check::{Checked, Source};
+use crate::exchange::Record;
+use crate::limits::{Balance, Outcome};
+use crate::request::Proxy;
+use crate::respond::Refusal;
+
+impl Proxy {
+    /// Lets a request pass, with the limits that its caller is told of, or refuses it.
+    pub(crate) async fn admit(
+        &self,
+        record: &mut Record,
+        attributes: Attributes,
+    ) -> Result<Vec<Balance>, Refusal> {
+        if self.current.enforcement() == Enforcement::Off {
+            record.not_asked();
+            return Ok(Vec::new());
+        }
+        let asked = Instant::now();
+        let checked = self.checker.decide(&attributes).await;
+        // Read after the decision: a request that waited for it meets the mode that came meanwhile.
+        let enforces = self.current.enforcement() == Enforcement::Enforce;
+        record.decided(attributes, &checked, asked, self.checker.cached(), enforces);
+        let admitted = match refused(&checked) {
+            None => self.charge(record, &checked.decision.limits, enforces).await,
+            Some(refusal) => Err(refusal),
+        };
+        match admitted {
+            admitted if enforces => admitted,
+            Ok(_untold) => Ok(Vec::new()),
+            Err(refusal) => {
+                tell_of(record, &refusal, "would be denied", "would be refused");
+                record.would_refuse(&refusal);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn charge(
+        &self,
+        record: &mut Record,
+        names: &[String],
+        enforces: bool,
+    ) -> Result<Vec<Balance>, Refusal> {
+        let Some(attributes) = record.attributes.as_ref().filter(|_| !names.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let mut applied = self.current.applied();
+        if !applied.limits.know(names) {
+            // The decision is newer than our configuration, which must be on its way.
+            applied = self.current.when(|applied: &Applied| applied.limits.know(names)).await;
+        }
+        let outcome = applied.limits.charge(names, attributes, self.policyd.as_ref()).await;
+        let metrics = &self.observers.metrics;
+        match outcome {
+            Outcome::Allowed(balances) => {
+                balances.iter().for_each(|balance| metrics.charged(&balance.limit.name, "allowed"));
+                Ok(balances)
+            }
+            Outcome::Limited(over) => {
+                metrics.charged(&over.limit.name, if enforces { "limited" } else { "would_limit" });
+                record.limited = true;
+                Err(Refusal::Limited(over))
+            }
+            Outcome::Unavailable { limit, why } => {
+                metrics.charged(&limit, "unavailable");
+                Err(Refusal::LimitUnavailable { limit, why })
+            }
+        }
+    }
+}
+
+fn refused(checked: &Checked) -> Option<Refusal> {
+    match (checked.decision.verdict, checked.source) {
+        (Verdict::Allow, _) => None,
+        (Verdict::Deny, Source::Degraded) => {
+            Some(Refusal::PolicyUnavailable(checked.decision.message.clone()))
+        }
+        (Verdict::Deny, _) => Some(Refusal::Denied(checked.decision.clone())),
+    }
+}
+
+/// Logs a refusal, as `denied` when policies denied the request, else as `refused`.
+pub(crate) fn tell_of(record: &Record, refusal: &Refusal, denied: &str, refused: &str) {
+    let (request_id, principal) = (&record.ids.request_id, record.principal.as_str());
+    let (service, method, path) = (&record.service, &record.method, &record.path);
+    let error = refusal.code();
+    match refusal {
+        Refusal::Denied(decision) => tracing::info!(
+            request_id, principal, service, method, path, policies = ?decision.reasons, revision = %decision.revision,
+            degraded = decision.degraded, why = %refusal, "{denied}"
+        ),
+        Refusal::Upstream(upstream) => {
+            let cause = std::error::Error::source(upstream).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(request_id, principal, service, method, path, error, cause, why = %refusal, "no answer from upstream");
+        }
+        _ => tracing::info!(request_id, principal, service, method, path, error, why = %refusal, "{refused}"),
+    }
+}
