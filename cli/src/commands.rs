@@ -23,6 +23,7 @@ use daemon::Findings;
 Examples:
   tidegate up policies/bookinfo             run a whole mesh on this machine
   tidegate policy check policies/bookinfo   find every mistake in a bundle
+  tidegate policy test policies/bookinfo    run its tests
   tidegate audit rotation --ledger FILE     are certificates renewed in time?
 
 Exit codes: 0 all well, 1 findings, 2 an error.

@@ -1,12 +1,7 @@
 //! One check, from Attributes to the policies' say, among 10 to 100,000 policies; and plain Cedar in the same run.
 //!
 //! `cargo bench -p tidegate-policyd`
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a benchmark stops when something is wrong; criterion's macros"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a benchmark stops when something is wrong")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

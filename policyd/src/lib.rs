@@ -12,6 +12,9 @@
 //! - [`limits`]: mesh-wide rate limits; pure;
 //! - [`source`]: keeps the snapshot in step with the bundle on disk;
 //! - [`publish`]: what each proxy is told of a snapshot; pure;
+//! - [`explain`]: why a request is decided as it is;
+//! - [`format`]: the one form of Cedar files;
+//! - [`unit_test`]: the tests that an author writes for a bundle;
 //! - [`server`]: the gRPC surface; [`metrics`]; [`config`]; [`app`], which wires it all.
 
 pub mod app;
@@ -20,6 +23,8 @@ pub mod bundle;
 pub mod check;
 pub mod config;
 pub mod engine;
+pub mod explain;
+pub mod format;
 pub mod handlers;
 pub mod limits;
 pub mod metrics;
@@ -27,3 +32,4 @@ pub mod publish;
 pub mod server;
 pub mod snapshot;
 pub mod source;
+pub mod unit_test;

@@ -1,7 +1,11 @@
 //! `tidegate policy`
 
+mod explain;
+mod fmt;
+mod test;
+
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -14,6 +18,9 @@ use super::{Format, Outcome, print};
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     Check(Check),
+    Test(test::Test),
+    Explain(Box<explain::Explain>),
+    Fmt(fmt::Fmt),
 }
 
 /// Find every mistake in a bundle, without running it
@@ -39,6 +46,9 @@ impl Policy {
     pub(super) fn run(self) -> Result<Outcome> {
         match self {
             Self::Check(check) => check.run(),
+            Self::Test(test) => test.run(),
+            Self::Explain(explain) => explain.run(),
+            Self::Fmt(fmt) => fmt.run(),
         }
     }
 }
@@ -70,4 +80,9 @@ impl Check {
         let color = std::io::stdout().is_terminal();
         format!("{}{summary}{}", findings.render(color), counts.unwrap_or_default())
     }
+}
+
+/// A bundle without mistakes; warnings are for `check` to tell.
+fn load(folder: &Path) -> Result<Bundle> {
+    Ok(Bundle::load(&Files::read(folder)?)?)
 }

@@ -7,6 +7,7 @@
 
 mod commands;
 mod daemons;
+mod policy;
 mod readme;
 mod run;
 mod up;

@@ -27,10 +27,12 @@ impl ScopedAtoms {
                 | ResourceConstraint::IsIn(_, uid) => Some(uid),
             };
             let derived = self.0.entry(named).or_default();
-            match policy.to_pst() {
-                Ok(pst::Policy::Static(policy)) => derived.policy(policy.body()),
-                // One that can't be shown as a syntax tree may read anything.
-                Ok(pst::Policy::Linked(_)) | Err(_) => derived.reads_everything = true,
+            // Of the template: a link's slots stand in its scope alone. And from the syntax tree that there is:
+            // `Policy::to_pst` would parse the policy's text again.
+            match pst::Template::try_from(policy.as_ref().template().clone()) {
+                Ok(policy) => derived.policy(&policy),
+                // One that can't be shown as such a tree may read anything.
+                Err(_) => derived.reads_everything = true,
             }
         }
     }

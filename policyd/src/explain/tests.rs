@@ -1,0 +1,272 @@
+use std::collections::BTreeMap;
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+use super::*;
+use crate::unit_test::RequestText;
+
+const MESH: &str = "trust_domain: a.example\nservices: {orders: {namespace: shop}, users: {}}\n";
+const ACL: &str = r#"@id("shop-reads")
+permit (principal in Namespace::"shop", action == Action::"http", resource == Service::"orders")
+when {
+  // Reading only, and
+  context.method == "GET" &&
+  (context.path like "/orders/*" && context.headers has "x-user") &&
+  context.headers["x-user"] == "anna"
+};
+
+@id("no-old-callers")
+forbid (principal, action == Action::"http", resource)
+unless {
+  context.tls &&
+  context.time > datetime("2026-01-01")
+};
+
+@id("from-the-office")
+permit (principal, action in [Action::"http", Action::"grpc"], resource in Namespace::"shop")
+when { context.source_ip.isInRange(ip("10.0.0.0/8")) || [principal].contains(principal) == false }
+when { context.path == context.host };
+
+permit (principal, action, resource == Service::"users");
+"#;
+
+fn files(acl: &str) -> Files {
+    let texts = BTreeMap::from([("mesh.yaml".into(), MESH.to_owned()), ("acl.cedar".into(), acl.to_owned())]);
+    Files { texts, ..Files::default() }
+}
+
+fn of(acl: &str, request: &RequestText) -> Explanation {
+    let files = files(acl);
+    let bundle = Bundle::load(&files).unwrap();
+    let request = RequestText { service: "orders".to_owned(), ..request.clone() };
+    explain(&bundle, &files, &request.attributes(&bundle.mesh).unwrap()).unwrap()
+}
+
+fn explained_as(request: &RequestText, expected: &Expect) {
+    expected.assert_eq(&text(&of(ACL, request)));
+}
+
+fn from_shop() -> RequestText {
+    let principal = Some("spiffe://a.example/ns/shop/sa/cart".to_owned());
+    RequestText { principal, path: Some("/orders/1".into()), ..RequestText::default() }
+}
+
+#[test]
+fn every_part_that_does_not_hold_is_told_with_what_it_reads() {
+    explained_as(
+        &RequestText { method: Some("PUT".into()), ..RequestText::default() },
+        &expect![[r#"
+            deny: forbidden by `no-old-callers`
+
+            forbid `no-old-callers` is satisfied  (acl.cedar:10)
+
+            permit `from-the-office` is not satisfied  (acl.cedar:17)
+              when { context.source_ip.isInRange(ip("10.0.0.0/8")) || [principal].contains(principal) == false } is false  (acl.cedar:19)
+                context.source_ip = 127.0.0.1
+                principal = "unauthenticated"
+              when { context.path == context.host } is false  (acl.cedar:20)
+                context.path = "/"
+                context.host = "orders"
+
+            permit `shop-reads` is not satisfied  (acl.cedar:1)
+              principal in Namespace::"shop" is false  (acl.cedar:2)
+                principal = "unauthenticated"
+              when { context.method == "GET" } is false  (acl.cedar:5)
+                context.method = "PUT"
+              when { context.path like "/orders/*" } is false  (acl.cedar:6)
+                context.path = "/"
+              when { context.headers has "x-user" } is false  (acl.cedar:6)
+                context.headers["x-user"] = absent
+
+            1 other policy is for other services
+
+            limits charged: none
+            rules that match: none
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_guarded_by_a_part_that_does_not_hold_is_no_error() {
+    explained_as(
+        &from_shop(),
+        &expect![[r#"
+            deny: no policy permits this request
+
+            forbid `no-old-callers` is not satisfied  (acl.cedar:10)
+              unless { context.tls && context.time > datetime("2026-01-01") } is true  (acl.cedar:13)
+                context.tls = true
+                context.time = datetime("2026-01-01T12:00:00.000Z")
+
+            permit `from-the-office` is not satisfied  (acl.cedar:17)
+              when { context.source_ip.isInRange(ip("10.0.0.0/8")) || [principal].contains(principal) == false } is false  (acl.cedar:19)
+                context.source_ip = 127.0.0.1
+                principal = "spiffe://a.example/ns/shop/sa/cart"
+              when { context.path == context.host } is false  (acl.cedar:20)
+                context.path = "/orders/1"
+                context.host = "orders"
+
+            permit `shop-reads` is not satisfied  (acl.cedar:1)
+              when { context.headers has "x-user" } is false  (acl.cedar:6)
+                context.headers["x-user"] = absent
+
+            1 other policy is for other services
+
+            limits charged: none
+            rules that match: none
+        "#]],
+    );
+}
+
+#[test]
+fn a_satisfied_policy_has_nothing_more_to_tell() {
+    let headers = BTreeMap::from([("x-user".to_owned(), "anna".to_owned())]);
+    let request = RequestText { headers, ..from_shop() };
+    explained_as(
+        &request,
+        &expect![[r#"
+            allow: permitted by `shop-reads`
+
+            forbid `no-old-callers` is not satisfied  (acl.cedar:10)
+              unless { context.tls && context.time > datetime("2026-01-01") } is true  (acl.cedar:13)
+                context.tls = true
+                context.time = datetime("2026-01-01T12:00:00.000Z")
+
+            permit `from-the-office` is not satisfied  (acl.cedar:17)
+              when { context.source_ip.isInRange(ip("10.0.0.0/8")) || [principal].contains(principal) == false } is false  (acl.cedar:19)
+                context.source_ip = 127.0.0.1
+                principal = "spiffe://a.example/ns/shop/sa/cart"
+              when { context.path == context.host } is false  (acl.cedar:20)
+                context.path = "/orders/1"
+                context.host = "orders"
+
+            permit `shop-reads` is satisfied  (acl.cedar:1)
+
+            1 other policy is for other services
+
+            limits charged: none
+            rules that match: none
+        "#]],
+    );
+    let json = json(&of(ACL, &request));
+    assert_eq!(json["decision"], "allow");
+    assert_eq!(json["explained"][2]["satisfied"], true);
+    assert_eq!(json["explained"][1]["unmet"][0]["reads"]["context.source_ip"], "127.0.0.1");
+}
+
+#[test]
+fn all_forbids_are_told() {
+    let acl =
+        r#"@id("a") forbid (principal, action, resource); @id("b") forbid (principal, action, resource);"#;
+    assert_eq!(of(acl, &from_shop()).answer.message, "forbidden by `a`, `b`");
+}
+
+#[test]
+fn a_failure_is_told_where_it_happens() {
+    let acl = r#"@id("a") permit (principal, action == Action::"http", resource)
+when { 9223372036854775807 + (if context.tls then 1 else 0) > 0 };"#;
+    expect![[r#"
+        deny: error while evaluating policy `a`: integer overflow while attempting to add the values `9223372036854775807` and `1`
+
+        permit `a` is not satisfied  (acl.cedar:1)
+          when { 9223372036854775807 + (if context.tls then 1 else 0) > 0 } fails: integer overflow while attempting to add the values `9223372036854775807` and `1`  (acl.cedar:2)
+            context.tls = true
+
+        limits charged: none
+        rules that match: none
+    "#]].assert_eq(&text(&of(acl, &from_shop())));
+}
+
+/// The `when` of the only policy of a text, taken apart as Cedar takes it apart, and as it is shown.
+fn apart(acl: &str) -> (Vec<Expr>, Vec<Expr>) {
+    let tree = cedar_policy::Policy::parse(None, acl).unwrap().to_pst().unwrap();
+    let places = Places::of(&files(acl));
+    let source = places.get("acl.cedar#1").unwrap();
+    assert_eq!(source.clauses.len(), tree.body().clauses().len());
+    let mut conjuncts = Vec::new();
+    for clause in tree.body().clauses() {
+        let (Clause::When(condition) | Clause::Unless(condition)) = clause;
+        split(condition, &mut conjuncts);
+    }
+    let conjuncts = conjuncts.into_iter().cloned().collect();
+    let shown = source.clauses.iter().flat_map(|clause| &clause.conjuncts).map(|(text, _)| parsed(text));
+    (conjuncts, shown.collect())
+}
+
+/// Any condition, with blanks and comments where they are allowed.
+fn conditions() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("context.tls".to_owned()),
+        Just("context.path like \"/(a && b)/*\"".to_owned()),
+        Just("[1, 2].contains(1) // && (\n".to_owned()),
+        Just("{a: true && false}.a".to_owned()),
+        Just("context.method == \"\\\"||\"".to_owned()),
+    ];
+    leaf.prop_recursive(5, 24, 3, |inner| {
+        prop_oneof![
+            4 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("{left} && {right}")),
+            2 => (inner.clone(), inner.clone()).prop_map(|(left, right)| format!("{left} || {right}")),
+            2 => inner.clone().prop_map(|inner| format!("({inner})")),
+            1 => inner.clone().prop_map(|inner| format!("!({inner}\n)")),
+            1 => (inner.clone(), inner.clone(), inner)
+                .prop_map(|(a, b, c)| format!("(if {a} then {b} else {c})")),
+        ]
+    })
+}
+
+fn parsed(text: &str) -> Expr {
+    let policy = format!("permit (principal, action, resource) when {{ {text} }};");
+    let policy = cedar_policy::Policy::parse(None, policy).unwrap().to_pst().unwrap();
+    match policy.body().clauses().as_slice() {
+        [Clause::When(condition)] => condition.as_ref().clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The law: what is shown of a condition is what was evaluated. Else a reader would look at the wrong place.
+    #[test]
+    fn what_is_shown_is_what_is_evaluated(when in conditions(), unless in conditions()) {
+        let scope = "permit (principal, action, resource)";
+        let (evaluated, shown) = apart(&format!("{scope} when {{{when}}} unless {{ {unless} }};"));
+        prop_assert_eq!(evaluated, shown);
+    }
+
+    /// The law: a policy is told to be satisfied if Cedar says so.
+    #[test]
+    fn a_policy_is_satisfied_as_cedar_says(
+        method in "GET|PUT",
+        path in "/orders/[ab]|/users|/",
+        user in proptest::option::of("anna|ben"),
+        source_ip in "10\\.0\\.0\\.1|127\\.0\\.0\\.1",
+        principal in proptest::option::of("spiffe://a\\.example/ns/(shop|other)/sa/cart"),
+    ) {
+        let files = files(ACL);
+        let bundle = Bundle::load(&files).unwrap();
+        let request = RequestText {
+            principal,
+            service: "orders".to_owned(),
+            method: Some(method),
+            host: Some(path.clone()),
+            path: Some(path),
+            headers: user.into_iter().map(|user| ("x-user".to_owned(), user)).collect(),
+            source_ip: Some(source_ip),
+            ..RequestText::default()
+        };
+        let attributes = request.attributes(&bundle.mesh).unwrap();
+        let explanation = explain(&bundle, &files, &attributes).unwrap();
+        let satisfied = |effect| -> Vec<String> {
+            let policies = explanation.policies.iter();
+            let satisfied = policies.filter(|policy| policy.effect == effect && policy.unmet.is_empty());
+            satisfied.map(|policy| policy.id.clone()).collect()
+        };
+        let (permits, forbids) = (satisfied(Verdict::Allow), satisfied(Verdict::Deny));
+        let determining = if forbids.is_empty() { &permits } else { &forbids };
+        let opinion = engine::evaluate(&bundle, &attributes).unwrap().opinion;
+        prop_assert_eq!(opinion.verdict == Verdict::Allow, forbids.is_empty() && !permits.is_empty());
+        prop_assert_eq!(&opinion.reasons, determining);
+    }
+}
