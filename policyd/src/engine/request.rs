@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
+use cedar_policy::{Context, Entities, Entity, EntityTypeName, EntityUid, Request, RestrictedExpression};
+use cedar_policy_core::ast;
 use jiff::Timestamp;
 use model::{Action, Attributes, Name, Principal};
 
@@ -29,11 +31,11 @@ pub enum RequestError {
 
 /// The Cedar request. Only declared headers and query parameters enter it: no policy can read others.
 pub(super) fn build(attributes: &Attributes, schemas: &Schemas) -> Result<Request, RequestError> {
-    let context = Context::from_pairs(context(attributes, schemas))
+    let context = Context::from_pairs(context(attributes, schemas)?)
         .map_err(|error| RequestError::Context(Box::new(error)))?;
-    let principal = uid("Workload", attributes.principal.as_str())?;
-    let action = uid("Action", attributes.action.as_str())?;
-    let resource = uid("Service", &attributes.resource)?;
+    let principal = uid(Kind::Workload, attributes.principal.as_str())?;
+    let action = uid(Kind::Action, attributes.action.as_str())?;
+    let resource = uid(Kind::Service, &attributes.resource)?;
     // What is built here fits the schema by construction; builds for tests check that it does.
     let schema = cfg!(debug_assertions).then_some(&schemas.request);
     Request::new(principal, action, resource, context, schema)
@@ -47,7 +49,7 @@ pub(super) fn entities<'b>(
     attributes: &Attributes,
     bundle: &'b Bundle,
 ) -> Result<Cow<'b, Entities>, RequestError> {
-    let known = uid("Workload", attributes.principal.as_str())?;
+    let known = uid(Kind::Workload, attributes.principal.as_str())?;
     if bundle.entities.get(&known).is_some() {
         return Ok(Cow::Borrowed(&bundle.entities));
     }
@@ -65,12 +67,15 @@ fn entity(principal: &Principal, bundle: &Bundle) -> Result<Entity, RequestError
         .map_err(|error| RequestError::Entity(Box::new(error)))
 }
 
-fn context(attributes: &Attributes, schemas: &Schemas) -> Vec<(String, RestrictedExpression)> {
+fn context(
+    attributes: &Attributes,
+    schemas: &Schemas,
+) -> Result<Vec<(String, RestrictedExpression)>, RequestError> {
     let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
     let mut pairs = vec![
-        ("source_ip".to_owned(), RestrictedExpression::new_ip(attributes.source_ip.to_string())),
+        ("source_ip".to_owned(), extension(Function::Ip, attributes.source_ip.to_string())?),
         ("tls".to_owned(), RestrictedExpression::new_bool(attributes.tls)),
-        ("time".to_owned(), RestrictedExpression::new_datetime(cedar_time(attributes.time))),
+        ("time".to_owned(), extension(Function::Datetime, cedar_time(attributes.time))?),
     ];
     if attributes.action != Action::Tcp {
         let headers = declared(schemas, &attributes.headers, |name| match name {
@@ -89,7 +94,7 @@ fn context(attributes: &Attributes, schemas: &Schemas) -> Vec<(String, Restricte
             ("query".to_owned(), query),
         ]);
     }
-    pairs
+    Ok(pairs)
 }
 
 fn declared(
@@ -112,7 +117,38 @@ fn cedar_time(time: Timestamp) -> String {
     format!("{}.{millis:03}Z", time.strftime("%Y-%m-%dT%H:%M:%S"))
 }
 
-fn uid(kind: &str, id: &str) -> Result<EntityUid, RequestError> {
-    let kind = kind.parse().map_err(|_error| RequestError::Id(id.to_owned()))?;
-    Ok(EntityUid::from_type_name_and_id(kind, cedar_policy::EntityId::new(id)))
+/// The types of entities that stand in requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Workload,
+    Action,
+    Service,
+}
+
+/// The names of [`Kind`]s, in their order: Cedar parses a name each time it is asked to make one.
+static NAMES: LazyLock<[Option<EntityTypeName>; 3]> =
+    LazyLock::new(|| ["Workload", "Action", "Service"].map(|name| name.parse().ok()));
+
+fn uid(kind: Kind, id: &str) -> Result<EntityUid, RequestError> {
+    let name =
+        NAMES.get(kind as usize).and_then(Option::as_ref).ok_or_else(|| RequestError::Id(id.to_owned()))?;
+    Ok(EntityUid::from_type_name_and_id(name.clone(), cedar_policy::EntityId::new(id)))
+}
+
+/// Cedar's functions that make values of other types from text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    Ip,
+    Datetime,
+}
+
+/// The names of [`Function`]s, in their order. `RestrictedExpression::new_ip` has the name parsed each time, which
+/// costs more than all the rest of a check.
+static FUNCTIONS: LazyLock<[Option<ast::Name>; 2]> =
+    LazyLock::new(|| ["ip", "datetime"].map(|name| name.parse().ok()));
+
+fn extension(function: Function, text: String) -> Result<RestrictedExpression, RequestError> {
+    let name = FUNCTIONS.get(function as usize).and_then(Option::as_ref);
+    let name = name.ok_or_else(|| RequestError::Id(text.clone()))?.clone();
+    Ok(ast::RestrictedExpr::call_extension_fn(name, [ast::RestrictedExpr::val(text)]).into())
 }
