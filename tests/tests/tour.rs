@@ -148,7 +148,7 @@ async fn a_broken_edit_changes_nothing(world: &World, load: &Load) -> Result<()>
     )?;
     status.wait_for(|status| status.refused.is_some()).await?;
     let told = status.borrow().refused.as_ref().map(|findings| findings.render(false)).unwrap_or_default();
-    assert!(told.contains("acl.cedar:23:6"), "{told}");
+    assert!(told.contains("acl.cedar:24:4"), "{told}");
     assert!(told.contains("^^^^") && told.contains("did you mean `path`?"), "{told}");
     assert_eq!(world.call("productpage-v1", "ratings", "/ratings/0").await?.status, StatusCode::FORBIDDEN);
     load.pages(10).await?;

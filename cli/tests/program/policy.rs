@@ -174,20 +174,20 @@ fn a_denial_is_explained() {
     expect![[r#"
         deny: no policy permits this request
 
-        forbid `the-page-reads-no-ratings` is not satisfied  (acl.cedar:36)
-          principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/productpage" is false  (acl.cedar:38)
+        forbid `the-page-reads-no-ratings` is not satisfied  (acl.cedar:37)
+          principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/productpage" is false  (acl.cedar:39)
             principal = "unauthenticated"
 
-        permit `reviews-read-ratings` is not satisfied  (acl.cedar:26)
-          principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/reviews" is false  (acl.cedar:28)
+        permit `reviews-read-ratings` is not satisfied  (acl.cedar:27)
+          principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/reviews" is false  (acl.cedar:29)
             principal = "unauthenticated"
 
         permit `the-page-reads-details-and-reviews` is not satisfied  (acl.cedar:14)
           principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/productpage" is false  (acl.cedar:16)
             principal = "unauthenticated"
-          when { [Service::"details", Service::"reviews"].contains(resource) } is false  (acl.cedar:21)
+          when { [Service::"details", Service::"reviews"].contains(resource) } is false  (acl.cedar:22)
             resource = "ratings"
-          when { (context.path like "/details/*" || context.path like "/reviews/*") } is false  (acl.cedar:23)
+          when { (context.path like "/details/*" || context.path like "/reviews/*") } is false  (acl.cedar:24)
             context.path = "/ratings/0"
 
         1 other policy is for other services
