@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a service may take to end by itself before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,7 +95,8 @@ impl Launch for Processes {
 /// A task owns the process, so that its end is noticed when it comes.
 #[derive(Debug)]
 struct Process {
-    stop: CancellationToken,
+    /// Dropping it ends the process, so that a start that fails half-way leaves none.
+    stop: Option<DropGuard>,
     ended: JoinHandle<()>,
 }
 
@@ -112,14 +113,14 @@ impl Process {
                 () = stopping.cancelled() => end(&mut child).await,
             }
         });
-        Self { stop, ended }
+        Self { stop: Some(stop.drop_guard()), ended }
     }
 }
 
 impl Running for Process {
     fn stop(&mut self) -> Boxed<'_, ()> {
         Box::pin(async {
-            self.stop.cancel();
+            drop(self.stop.take());
             // It ends by itself or is killed; either way it ends.
             drop((&mut self.ended).await);
         })

@@ -10,7 +10,7 @@ mod sample;
 mod serve;
 mod up;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -91,10 +91,9 @@ impl Tidegate {
     }
 }
 
-/// Prints a result. A reader that has gone away (`| head`) is no error of ours.
-#[expect(clippy::print_stdout, reason = "printing results is what a command is for")]
+/// Prints a result. A reader that has gone away (`| head`) is no error of ours, and `println!` would panic on it.
 fn print(text: &str) {
-    println!("{}", text.trim_end());
+    drop(writeln!(std::io::stdout(), "{}", text.trim_end()));
 }
 
 #[expect(clippy::print_stderr, reason = "errors go to stderr, logs or not")]

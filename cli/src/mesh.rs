@@ -86,14 +86,28 @@ impl Mesh {
     pub async fn start(options: Options, launch: &dyn Launch) -> Result<Self> {
         let bundle = Bundle::load(&Files::read(&options.bundle)?)?;
         let ca = start_ca(&options, &bundle).await?;
-        let prepared = prepare(&options, &bundle, &ca).await?;
+        let ca_life = ca.lifecycle.clone();
+        let started = Self::start_under(ca, bundle, &options, launch).await;
+        if started.is_err() {
+            ca_life.stop();
+        }
+        started
+    }
+
+    async fn start_under(
+        ca: ca::app::Bound,
+        bundle: Bundle,
+        options: &Options,
+        launch: &dyn Launch,
+    ) -> Result<Self> {
+        let prepared = prepare(options, &bundle, &ca).await?;
         let addresses: Addresses = prepared
             .iter()
             .map(|sidecar| (sidecar.instance.name.clone(), sidecar.listeners.addresses().inbound))
             .collect();
-        let policyd = start_policyd(&options, &bundle, &ca, addresses).await?;
+        let policyd = start_policyd(options, &bundle, &ca, addresses).await?;
         let mut mesh = Self { bundle, ca, policyd, sidecars: Vec::new() };
-        match mesh.start_sidecars(prepared, &options, launch).await {
+        match mesh.start_sidecars(prepared, options, launch).await {
             Ok(()) => Ok(mesh),
             Err(error) => {
                 mesh.stop().await;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Outcome, Tidegate};
+use super::{Outcome, Tidegate, print};
 
 /// Print the completions for a shell
 #[derive(Debug, Args)]
@@ -20,7 +20,9 @@ pub(super) struct Completions {
 
 impl Completions {
     pub(super) fn run(self) -> Result<Outcome> {
-        clap_complete::generate(self.shell, &mut Tidegate::command(), "tidegate", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Tidegate::command(), "tidegate", &mut script);
+        print(&String::from_utf8_lossy(&script));
         Ok(Outcome::Clean)
     }
 }

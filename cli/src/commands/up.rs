@@ -8,6 +8,7 @@ use clap::Args;
 use daemon::{Clock, Lifecycle};
 use policyd::source::Status;
 use proxy::config::AccessLogDestination;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Format, Outcome, print, serve};
@@ -63,9 +64,11 @@ impl Up {
         let tidegate = std::env::current_exe().context("this program can't be found again")?;
         let lifecycle = Lifecycle::new();
         let processes = Processes { tidegate, folder };
+        // One wait from start to end: a signal that comes between two would be lost.
+        let mut told_to_stop = std::pin::pin!(told_to_stop(&lifecycle));
         let started = tokio::select! {
             started = Mesh::start(options, &processes) => Some(started?),
-            _ = lifecycle.stop_requested() => None,
+            signal = &mut told_to_stop => signal.map(|()| None)?,
         };
         let Some(mut mesh) = started else { return Ok(Outcome::Clean) };
         let overview = Overview::of(&mesh).await;
@@ -78,12 +81,21 @@ impl Up {
             ),
         });
         let told = tokio::spawn(tell(mesh.policyd.status.clone()));
-        lifecycle.stop_requested().await.context("signals can't be waited for")?;
+        told_to_stop.await?;
         told.abort();
         if !mesh.stop().await {
             bail!("something did not end in time");
         }
         Ok(Outcome::Clean)
+    }
+}
+
+/// Resolves on Ctrl-C, on SIGTERM, and when the terminal is closed: the services would not notice that by themselves.
+async fn told_to_stop(lifecycle: &Lifecycle) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("signals can't be waited for")?;
+    tokio::select! {
+        told = lifecycle.stop_requested() => told.context("signals can't be waited for"),
+        _ = hangup.recv() => Ok(()),
     }
 }
 

@@ -76,3 +76,13 @@ fn checking_a_bundle_has_an_exit_code_and_json() {
     assert_eq!(run(&["policy", "check", "/no/such/folder"]).status.code(), Some(2));
     assert_eq!(run(&["audit", "rotation", "--ledger", "/no/such/file"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut command = crate::run::tidegate(&["policy", "check", "policies/bookinfo"]);
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}

@@ -89,3 +89,16 @@ fn a_service_that_cannot_be_started_is_named() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("`/no/such/program` of `a-v1` can't be started"), "{told}");
 }
+
+#[test]
+fn closing_the_terminal_ends_the_services_too() {
+    let (up, line) = run::Running::start(run::tidegate(&["up", "policies/bookinfo", "--format", "json"]));
+    assert!(line.starts_with('{'), "{line}");
+    let processes = children(up.id());
+    assert_eq!(processes.len(), 6);
+    up.signal(Signal::HUP);
+    assert_eq!(up.wait().code(), Some(0));
+    for process in processes {
+        assert!(!Path::new(&format!("/proc/{process}")).exists(), "process {process} was left behind");
+    }
+}
