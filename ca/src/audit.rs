@@ -258,6 +258,7 @@ fn subject(entry: &Entry) -> String {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as people read them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

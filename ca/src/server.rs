@@ -17,6 +17,7 @@ use tonic::codegen::Bytes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use crate::audit::hex;
 use crate::metrics::{CaMetrics, KindLabel, ReasonLabel};
 use crate::registry::{Answer, Refusal, Registry};
 use crate::token::TokenError;
@@ -91,7 +92,7 @@ impl Service {
 
     fn given(&self, answer: &Answer) -> Response<CertificateResponse> {
         let record = &answer.entry.record;
-        let head: String = answer.entry.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let head = hex(&answer.entry.hash);
         self.metrics.issued.get_or_create(&KindLabel { kind: record.kind.as_str() }).inc();
         tracing::info!(
             kind = record.kind.as_str(),

@@ -12,6 +12,7 @@ use model::{SpiffeId, TrustDomain};
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 
+use crate::audit::hex;
 use crate::ledger::{Ledger, LedgerError};
 
 /// How long a token may be good for.
@@ -94,9 +95,7 @@ pub fn create(
         return Err(TokenError::Instance(instance.to_owned()));
     }
     let expires_at = now.checked_add(ttl).ok().filter(|_| TTL.contains(&ttl)).ok_or(TokenError::Ttl(ttl))?;
-    let token: String = std::iter::once(PREFIX.to_owned())
-        .chain(rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")))
-        .collect();
+    let token = format!("{PREFIX}{}", hex(&rand::random::<[u8; 32]>()));
     let change = ledger.change()?;
     let forgotten = now.checked_sub(EXPIRED_KEPT).unwrap_or(Timestamp::MIN);
     let delete = "DELETE FROM tokens WHERE expires_at < ?1";

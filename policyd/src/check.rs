@@ -21,7 +21,14 @@ pub const ADAPTERS_DEADLINE: Duration = Duration::from_millis(500);
 pub async fn check(snapshot: &Snapshot, attributes: &Attributes) -> Decision {
     let evaluation = match engine::evaluate(&snapshot.bundle, attributes) {
         Ok(evaluation) => evaluation,
-        Err(error) => return decision(snapshot, failed(with_cause(&error)), Vec::new(), Vec::new()),
+        Err(error) => {
+            return decision(
+                snapshot,
+                failed(format!("{:#}", anyhow::Error::from(error))),
+                Vec::new(),
+                Vec::new(),
+            );
+        }
     };
     let mut opinion = evaluation.opinion.clone();
     if opinion.verdict == Verdict::Allow {
@@ -105,11 +112,6 @@ fn instance(
         fields.extend(value.map(|value| (name.clone(), value)));
     }
     Ok(Instance { name: inputs.name.clone(), fields })
-}
-
-fn with_cause(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the policies say of one request: a pure function of a [`Bundle`] and [`Attributes`].
 
 pub mod index;
-mod request;
+pub(crate) mod request;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -71,6 +71,11 @@ pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evalu
 }
 
 impl Evaluation<'_> {
+    /// The ids of all `forbid` policies that are satisfied, sorted. The opinion names one only.
+    pub fn forbids(&self, bundle: &Bundle) -> Vec<String> {
+        bundle.policies_index.answer(&self.request, &self.entities, Depth::Explain).forbids
+    }
+
     /// The value of an expression on this request.
     ///
     /// # Errors

@@ -7,8 +7,6 @@ mod place;
 mod reads;
 mod report;
 
-use std::collections::BTreeSet;
-
 use cedar_policy::Expression;
 use cedar_policy::pst::{
     ActionConstraint, BinaryOp, Clause, Effect, Expr, Policy as Pst, PrincipalConstraint, ResourceConstraint,
@@ -91,17 +89,6 @@ pub fn explain(bundle: &Bundle, files: &Files, attributes: &Attributes) -> Resul
     }
     policies.sort_by_key(|policy| (policy.effect == Verdict::Allow, policy.id.clone()));
     Ok(Explanation { answer: Answer::from_evaluation(bundle, &evaluation), policies, others })
-}
-
-/// The ids of all `forbid` policies that are satisfied. A decision needs to know of one only.
-pub(crate) fn forbids(bundle: &Bundle, evaluation: &Evaluation<'_>) -> BTreeSet<String> {
-    let places = Places::default();
-    let satisfied = |id: &str, policy: &Template| {
-        policy.effect == Effect::Forbid
-            && concerns(policy, evaluation)
-            && explained(id, policy, &places, evaluation).unmet.is_empty()
-    };
-    templates(bundle).filter(|(id, policy)| satisfied(id, policy)).map(|(id, _)| id).collect()
 }
 
 /// The policies as syntax trees. The loader accepts no templates, and no policies in other forms than text.

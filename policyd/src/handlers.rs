@@ -74,9 +74,6 @@ async fn build(handler: &rules::Handler, bundle: &Bundle) -> Result<Arc<dyn Chec
     match validated.build(environment).await {
         Ok(Handler::Check(handler)) => Ok(handler),
         Ok(Handler::Report(_)) => Err(format!("`{}` does not check", handler.adapter.name())),
-        Err(error) => {
-            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
-            Err(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
-        }
+        Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
     }
 }

@@ -18,7 +18,6 @@ pub use request_text::RequestText;
 
 use crate::bundle::Bundle;
 use crate::engine;
-use crate::explain;
 
 /// One test.
 #[derive(Clone, Debug)]
@@ -101,7 +100,7 @@ impl Answer {
         let decision = if opinion.degraded { Verdict::Deny } else { opinion.verdict };
         let forbidden = decision == Verdict::Deny && !opinion.reasons.is_empty();
         let policies: BTreeSet<String> = if forbidden {
-            explain::forbids(bundle, evaluation)
+            evaluation.forbids(bundle).into_iter().collect()
         } else {
             opinion.reasons.iter().cloned().collect()
         };

@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use daemon::Clock;
+use identity::{Identity, Source};
 use model::Revision;
 use proxy::config::AccessLogDestination;
 use tempfile::TempDir;
 use tidegate::mesh::{Mesh, Options};
+use tokio::sync::watch;
 
 use crate::client::{Answer, Client};
 use crate::launch::InProcess;
@@ -153,6 +156,12 @@ impl World {
     /// When it can't be read.
     pub fn read(&self, file: &str) -> Result<String> {
         Ok(std::fs::read_to_string(self.bundle().join(file))?)
+    }
+
+    /// The certificates of all sidecars and of policyd, each renewal of which is news.
+    pub fn certificates(&self) -> Vec<watch::Receiver<Arc<Identity>>> {
+        let sidecars = self.mesh.sidecars.iter().map(|sidecar| &sidecar.proxy.source);
+        sidecars.chain([&self.mesh.policyd.identity]).map(Source::subscribe).collect()
     }
 
     /// Waits until every sidecar uses `revision`.

@@ -91,9 +91,7 @@ async fn while_the_ca_is_down_certificates_serve_and_then_renew() -> Result<()> 
     let mut world =
         World::bookinfo(|bundle| edit(bundle, "mesh.yaml", "certificate_ttl: 1h", "certificate_ttl: 10m"))
             .await?;
-    let mut certificates: Vec<_> =
-        world.mesh.sidecars.iter().map(|sidecar| sidecar.proxy.source.subscribe()).collect();
-    certificates.push(world.mesh.policyd.identity.subscribe());
+    let mut certificates = world.certificates();
     assert!(world.mesh.ca.drain(Duration::from_secs(5)).await);
     // All are due, none has ended.
     world.clock.advance(Duration::from_secs(8 * 60));
@@ -114,9 +112,7 @@ async fn a_mesh_recovers_from_a_ca_that_was_down_for_longer_than_certificates_li
     let mut world =
         World::bookinfo(|bundle| edit(bundle, "mesh.yaml", "certificate_ttl: 1h", "certificate_ttl: 10m"))
             .await?;
-    let mut certificates: Vec<_> =
-        world.mesh.sidecars.iter().map(|sidecar| sidecar.proxy.source.subscribe()).collect();
-    certificates.push(world.mesh.policyd.identity.subscribe());
+    let mut certificates = world.certificates();
     assert!(world.mesh.ca.drain(Duration::from_secs(5)).await);
     world.clock.advance(Duration::from_secs(11 * 60));
     let refused = world.call("productpage-v1", "details", "/details/0").await?;

@@ -159,9 +159,7 @@ async fn a_broken_edit_changes_nothing(world: &World, load: &Load) -> Result<()>
 
 /// Time passes in leaps; the load goes on, and each leap makes every workload renew.
 async fn certificates_rotate_under_load(world: &World, load: &Load) -> Result<()> {
-    let mut sources: Vec<_> =
-        world.mesh.sidecars.iter().map(|sidecar| sidecar.proxy.source.subscribe()).collect();
-    sources.push(world.mesh.policyd.identity.subscribe());
+    let mut sources = world.certificates();
     for _ in 0..3 {
         sources.iter_mut().for_each(|source| source.mark_unchanged());
         // Past the due time of all, jitter included, and before the end of any.

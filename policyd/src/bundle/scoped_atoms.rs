@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 
 use cedar_policy::pst;
-use cedar_policy::{Entities, EntityId, EntityUid, PolicySet, ResourceConstraint};
+use cedar_policy::{Entities, EntityUid, PolicySet, ResourceConstraint};
 use model::AtomSet;
 
 use crate::atoms::Derived;
+use crate::engine::request::{Kind, uid};
 
 /// Atoms by the entity that the scope names as resource, if it names one.
 #[derive(Debug, Default)]
@@ -49,8 +50,7 @@ impl ScopedAtoms {
 
     /// The atoms of the service called `name`.
     pub(super) fn of_service(&self, name: &str, entities: &Entities) -> AtomSet {
-        let uid =
-            "Service".parse().ok().map(|kind| EntityUid::from_type_name_and_id(kind, EntityId::new(name)));
+        let uid = uid(Kind::Service, name).ok();
         let ancestors = uid.iter().flat_map(|uid| entities.ancestors(uid).into_iter().flatten()).cloned();
         let scopes = ancestors.map(Some).chain([uid.clone(), None]);
         let mut derived = Derived::default();

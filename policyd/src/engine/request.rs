@@ -119,7 +119,7 @@ fn cedar_time(time: Timestamp) -> String {
 
 /// The types of entities that stand in requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Workload,
     Action,
     Service,
@@ -129,7 +129,7 @@ enum Kind {
 static NAMES: LazyLock<[Option<EntityTypeName>; 3]> =
     LazyLock::new(|| ["Workload", "Action", "Service"].map(|name| name.parse().ok()));
 
-fn uid(kind: Kind, id: &str) -> Result<EntityUid, RequestError> {
+pub(crate) fn uid(kind: Kind, id: &str) -> Result<EntityUid, RequestError> {
     let name =
         NAMES.get(kind as usize).and_then(Option::as_ref).ok_or_else(|| RequestError::Id(id.to_owned()))?;
     Ok(EntityUid::from_type_name_and_id(name.clone(), cedar_policy::EntityId::new(id)))
