@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -54,12 +54,31 @@ pub struct Attributes {
     pub headers: BTreeMap<String, String>,
     /// Query parameters, decoded; several values of one name are joined by `,`.
     pub query: BTreeMap<String, String>,
+    /// Cookies, as sent; several values of one name are joined by `; `.
+    pub cookies: BTreeMap<String, String>,
+    /// The claims of the caller's verified token by name; empty for a caller without one.
+    pub claims: BTreeMap<String, String>,
+    /// The service's operation that method and path belong to, if it has such operations.
+    pub operation: Option<String>,
     /// The address the connection came from.
     pub source_ip: IpAddr,
     /// Whether the connection is mutual TLS.
     pub tls: bool,
     /// When the request arrived.
     pub time: Timestamp,
+}
+
+/// A record within the Cedar `context` whose fields are named by whoever sends and reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Record {
+    /// `context.headers`
+    Headers,
+    /// `context.query`
+    Query,
+    /// `context.cookies`
+    Cookies,
+    /// `context.claims`
+    Claims,
 }
 
 /// The name of a fact within the Cedar `context`.
@@ -76,6 +95,12 @@ pub enum Name {
     Header(String),
     /// `context.query["…"]`
     Query(String),
+    /// `context.cookies["…"]`
+    Cookie(String),
+    /// `context.claims["…"]`
+    Claim(String),
+    /// `context.operation`
+    Operation,
     /// `context.source_ip`
     SourceIp,
     /// `context.tls`
@@ -124,10 +149,75 @@ impl Attributes {
             Name::Host => Fact::Text(&self.host),
             Name::Header(header) => Fact::Text(self.headers.get(header)?),
             Name::Query(parameter) => Fact::Text(self.query.get(parameter)?),
+            Name::Cookie(cookie) => Fact::Text(self.cookies.get(cookie)?),
+            Name::Claim(claim) => Fact::Text(self.claims.get(claim)?),
+            Name::Operation => Fact::Text(self.operation.as_deref()?),
             Name::SourceIp => Fact::Ip(self.source_ip),
             Name::Tls => Fact::Bool(self.tls),
             Name::Time => Fact::Time(self.time.as_millisecond()),
         })
+    }
+
+    /// The fields of `record` that this request has.
+    pub const fn record(&self, record: Record) -> &BTreeMap<String, String> {
+        match record {
+            Record::Headers => &self.headers,
+            Record::Query => &self.query,
+            Record::Cookies => &self.cookies,
+            Record::Claims => &self.claims,
+        }
+    }
+}
+
+/// A request of which nothing is known: by nobody, to nothing. For code that fills in what it knows.
+impl Default for Attributes {
+    fn default() -> Self {
+        Self {
+            principal: Principal::Unauthenticated,
+            action: Action::Http,
+            resource: String::new(),
+            method: String::new(),
+            path: String::new(),
+            host: String::new(),
+            headers: BTreeMap::new(),
+            query: BTreeMap::new(),
+            cookies: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            operation: None,
+            source_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            tls: false,
+            time: Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
+impl Record {
+    /// All records, in order.
+    pub const ALL: [Self; 4] = [Self::Headers, Self::Query, Self::Cookies, Self::Claims];
+
+    /// The record's name below Cedar's `context`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Headers => "headers",
+            Self::Query => "query",
+            Self::Cookies => "cookies",
+            Self::Claims => "claims",
+        }
+    }
+
+    /// The record with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|record| record.as_str() == name)
+    }
+
+    /// The name of its field called `field`.
+    pub const fn name_of(self, field: String) -> Name {
+        match self {
+            Self::Headers => Name::Header(field),
+            Self::Query => Name::Query(field),
+            Self::Cookies => Name::Cookie(field),
+            Self::Claims => Name::Claim(field),
+        }
     }
 }
 
@@ -140,8 +230,8 @@ impl Name {
             ["method"] => Self::Method,
             ["path"] => Self::Path,
             ["host"] => Self::Host,
-            ["headers", header] => Self::Header((*header).to_owned()),
-            ["query", parameter] => Self::Query((*parameter).to_owned()),
+            ["operation"] => Self::Operation,
+            [record, field] => Record::from_name(record)?.name_of((*field).to_owned()),
             ["source_ip"] => Self::SourceIp,
             ["tls"] => Self::Tls,
             ["time"] => Self::Time,
@@ -151,7 +241,18 @@ impl Name {
 
     /// Whether a request may lack this fact.
     pub const fn is_optional(&self) -> bool {
-        matches!(self, Self::Header(_) | Self::Query(_))
+        matches!(self, Self::Operation) || self.field().is_some()
+    }
+
+    /// The record that it is a field of, if any, and the field.
+    pub const fn field(&self) -> Option<(Record, &str)> {
+        Some(match self {
+            Self::Header(field) => (Record::Headers, field.as_str()),
+            Self::Query(field) => (Record::Query, field.as_str()),
+            Self::Cookie(field) => (Record::Cookies, field.as_str()),
+            Self::Claim(field) => (Record::Claims, field.as_str()),
+            _ => return None,
+        })
     }
 }
 

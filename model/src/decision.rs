@@ -46,6 +46,22 @@ pub struct Decision {
     pub revision: Revision,
     /// Something failed on the way (an evaluation error, an adapter): denied to be safe, and never cached.
     pub degraded: bool,
+    /// What other policies than those in force would have said. Told, never enforced.
+    pub shadows: Vec<Shadow>,
+}
+
+/// What the verdict would have been under other policies: with the bundle's `@shadow` policies enforced, or under a
+/// candidate bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// Whose verdict it is: `shadow` for the bundle's own shadow policies, else the candidate's name.
+    pub name: String,
+    /// What the verdict would have been.
+    pub verdict: Verdict,
+    /// The ids of the policies that would have determined it.
+    pub reasons: Vec<String>,
+    /// Something failed on the way: it would have been a denial, for that.
+    pub degraded: bool,
 }
 
 /// One part's say in a decision: the policies', or one check adapter's.

@@ -72,6 +72,7 @@ mod tests {
             source_ip: "127.0.0.1".parse().unwrap(),
             tls: true,
             time: Timestamp::UNIX_EPOCH,
+            ..Attributes::default()
         }
     }
 

@@ -21,8 +21,8 @@ pub mod revision;
 pub mod spiffe_id;
 
 pub use atom::{Atom, AtomSet, Test};
-pub use attributes::{Action, Attributes, Name, Principal, Value};
-pub use decision::{Decision, FailMode, Verdict};
+pub use attributes::{Action, Attributes, Name, Principal, Record, Value};
+pub use decision::{Decision, FailMode, Shadow, Verdict};
 pub use limit::{Limit, Rate, Scope};
 pub use operand::{Operand, ResponseFacts};
 pub use pattern::Pattern;

@@ -55,6 +55,7 @@ fn request() -> Attributes {
         source_ip: "127.0.0.1".parse().unwrap(),
         tls: true,
         time: jiff::Timestamp::UNIX_EPOCH,
+        ..Attributes::default()
     }
 }
 

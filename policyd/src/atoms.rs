@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use cedar_policy::pst::{BinaryOp, Clause, Expr, Literal, PatternElem, Template, UnaryOp, Var};
 use cedar_policy::{EvalResult, Expression};
 use ipnet::IpNet;
-use model::{Atom, Name, Operand, Pattern, Test, Value};
+use model::{Atom, Name, Operand, Pattern, Record, Test, Value};
 
 /// The atoms of one or more expressions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +85,8 @@ impl Derived {
         match Name::from_context_path(path) {
             Some(name) => self.atom(name, test),
             // `context has headers` is always true; any other use of a whole record reads all of it.
-            None if test == Test::Present && matches!(path, ["headers" | "query"]) => {}
+            None if test == Test::Present
+                && matches!(path, [record] if Record::from_name(record).is_some()) => {}
             None => self.reads_everything = true,
         }
     }

@@ -149,11 +149,11 @@ fn lower_case_headers(files: &Files, names: &BTreeSet<Name>, findings: &mut Find
     }
 }
 
-/// The headers and query parameters that something reads.
+/// The headers, query parameters, cookies and claims that something reads.
 fn read_names(atoms: &ScopedAtoms, adapters: &rules::Parsed<'_>, limits: &[ServiceLimit]) -> BTreeSet<Name> {
     let mut inputs = Derived::default();
     adapters.derive(&mut inputs);
     limits.iter().flat_map(|limit| &limit.limit.key).for_each(|operand| inputs.operand(operand));
     let read = atoms.iter().chain([&inputs]).flat_map(|derived| &derived.atoms).map(|atom| &atom.name);
-    read.filter(|name| name.is_optional()).cloned().collect()
+    read.filter(|name| name.field().is_some()).cloned().collect()
 }

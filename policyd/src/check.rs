@@ -52,6 +52,7 @@ fn decision(snapshot: &Snapshot, opinion: Opinion, limits: Vec<String>, rules: V
         valid_for: if degraded { Duration::ZERO } else { opinion.valid_for },
         revision: snapshot.revision,
         degraded,
+        shadows: Vec::new(),
     }
 }
 

@@ -111,6 +111,7 @@ fn request() -> impl Strategy<Value = Attributes> {
             source_ip: address.parse().unwrap(),
             tls,
             time: Timestamp::from_second(1_767_225_600 + second).unwrap(),
+            ..Attributes::default()
         }
     })
 }

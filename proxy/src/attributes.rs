@@ -1,8 +1,10 @@
 //! From an HTTP request and its connection to Attributes: what policies see.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method};
+use cookie::Cookie;
+use http::{HeaderMap, Method, header};
 use jiff::Timestamp;
 use model::{Action, Attributes, Principal};
 
@@ -36,10 +38,35 @@ pub(crate) fn of(facts: Facts<'_>, headers: &HeaderMap) -> Result<Attributes, Pa
         host: facts.host.to_owned(),
         headers: headers.keys().map(|name| (name.to_string(), joined(headers, name))).collect(),
         query: path::query_parameters(facts.query)?,
+        cookies: cookies(headers),
+        claims: BTreeMap::new(),
+        operation: None,
         source_ip: facts.source_ip.to_canonical(),
         tls: facts.tls,
         time: facts.time,
     })
+}
+
+/// Cookies by name (RFC 6265 4.2.1), as sent; several values of one name are joined by `; `.
+///
+/// A piece that is no cookie is left out, as servers do.
+fn cookies(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut cookies = BTreeMap::<String, String>::new();
+    let sent =
+        headers.get_all(header::COOKIE).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    for line in sent {
+        for cookie in Cookie::split_parse(line.as_ref()).flatten() {
+            let value = cookie.value();
+            cookies
+                .entry(cookie.name().to_owned())
+                .and_modify(|values| {
+                    values.push_str("; ");
+                    values.push_str(value);
+                })
+                .or_insert_with(|| value.to_owned());
+        }
+    }
+    cookies
 }
 
 fn joined(headers: &HeaderMap, name: &http::HeaderName) -> String {
@@ -53,10 +80,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repeated_headers_and_parameters_are_joined() {
+    fn repeated_headers_parameters_and_cookies_are_joined() {
         let mut headers = HeaderMap::new();
         headers.append("X-User", "jason".parse().unwrap());
         headers.append("x-user", http::HeaderValue::from_bytes("zoë".as_bytes()).unwrap());
+        headers.append("cookie", "a=1; b=\"2\"; c=; neither".parse().unwrap());
+        headers.append("cookie", "a=3".parse().unwrap());
         let facts = |query| Facts {
             principal: Principal::Unauthenticated,
             service: "reviews",
@@ -72,6 +101,11 @@ mod tests {
         assert_eq!(attributes.headers.get("x-user").unwrap(), "jason, zoë");
         assert_eq!(attributes.query.get("a").unwrap(), "1,2");
         assert_eq!(attributes.query.get("b").unwrap(), " ");
+        let cookies = [("a", "1; 3"), ("b", "\"2\""), ("c", "")];
+        assert_eq!(
+            attributes.cookies,
+            cookies.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        );
         assert_eq!(attributes.source_ip.to_string(), "10.0.0.1", "one address has one form");
         assert_eq!(of(facts("a=%zz"), &headers), Err(PathError::Percent));
     }

@@ -230,6 +230,7 @@ fn degraded(fail_mode: FailMode, why: &str) -> Checked {
         valid_for: Duration::ZERO,
         revision: Revision::default(),
         degraded: true,
+        shadows: Vec::new(),
     };
     Checked { decision: Arc::new(decision), source: Source::Degraded }
 }

@@ -78,6 +78,7 @@ mod tests {
             valid_for: Duration::from_secs(seconds),
             revision,
             degraded,
+            shadows: Vec::new(),
         })
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use model::{Action, Attributes, Decision, Revision, Verdict};
+use model::{Action, Attributes, Decision, Revision, Shadow, Verdict};
 
-use super::{ConvertError, millis, parsed, required};
+use super::{ConvertError, converted, millis, parsed, required};
 use crate::policy as wire;
 
 impl From<Revision> for wire::Revision {
@@ -34,6 +34,9 @@ impl From<&Attributes> for wire::Attributes {
             source_ip: attributes.source_ip.to_string(),
             tls: attributes.tls,
             time_ms: attributes.time.as_millisecond(),
+            cookies: attributes.cookies.clone(),
+            claims: attributes.claims.clone(),
+            operation: attributes.operation.clone(),
         }
     }
 }
@@ -55,18 +58,60 @@ impl TryFrom<wire::Attributes> for Attributes {
             tls: attributes.tls,
             time: Timestamp::from_millisecond(attributes.time_ms)
                 .map_err(|error| ConvertError::invalid("time_ms", error))?,
+            cookies: attributes.cookies,
+            claims: attributes.claims,
+            operation: attributes.operation,
+        })
+    }
+}
+
+impl From<Verdict> for wire::Verdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Allow => Self::Allow,
+            Verdict::Deny => Self::Deny,
+        }
+    }
+}
+
+impl TryFrom<wire::Verdict> for Verdict {
+    type Error = ConvertError;
+    fn try_from(verdict: wire::Verdict) -> Result<Self, Self::Error> {
+        match verdict {
+            wire::Verdict::Allow => Ok(Self::Allow),
+            wire::Verdict::Deny => Ok(Self::Deny),
+            wire::Verdict::Unspecified => Err(ConvertError::Missing("verdict")),
+        }
+    }
+}
+
+impl From<Shadow> for wire::Shadow {
+    fn from(shadow: Shadow) -> Self {
+        Self {
+            name: shadow.name,
+            verdict: wire::Verdict::from(shadow.verdict).into(),
+            reasons: shadow.reasons,
+            degraded: shadow.degraded,
+        }
+    }
+}
+
+impl TryFrom<wire::Shadow> for Shadow {
+    type Error = ConvertError;
+    fn try_from(shadow: wire::Shadow) -> Result<Self, Self::Error> {
+        Ok(Self {
+            verdict: shadow.verdict().try_into()?,
+            name: shadow.name,
+            reasons: shadow.reasons,
+            degraded: shadow.degraded,
         })
     }
 }
 
 impl From<Decision> for wire::Decision {
     fn from(decision: Decision) -> Self {
-        let verdict = match decision.verdict {
-            Verdict::Allow => wire::Verdict::Allow,
-            Verdict::Deny => wire::Verdict::Deny,
-        };
         Self {
-            verdict: verdict.into(),
+            verdict: wire::Verdict::from(decision.verdict).into(),
             reasons: decision.reasons,
             message: decision.message,
             limits: decision.limits,
@@ -74,6 +119,7 @@ impl From<Decision> for wire::Decision {
             valid_for_ms: millis(decision.valid_for),
             revision: Some(decision.revision.into()),
             degraded: decision.degraded,
+            shadows: decision.shadows.into_iter().map(wire::Shadow::from).collect(),
         }
     }
 }
@@ -81,13 +127,8 @@ impl From<Decision> for wire::Decision {
 impl TryFrom<wire::Decision> for Decision {
     type Error = ConvertError;
     fn try_from(decision: wire::Decision) -> Result<Self, Self::Error> {
-        let verdict = match decision.verdict() {
-            wire::Verdict::Allow => Verdict::Allow,
-            wire::Verdict::Deny => Verdict::Deny,
-            wire::Verdict::Unspecified => return Err(ConvertError::Missing("verdict")),
-        };
         Ok(Self {
-            verdict,
+            verdict: decision.verdict().try_into()?,
             reasons: decision.reasons,
             message: decision.message,
             limits: decision.limits,
@@ -95,6 +136,7 @@ impl TryFrom<wire::Decision> for Decision {
             valid_for: Duration::from_millis(decision.valid_for_ms),
             revision: required(decision.revision, "revision")?.into(),
             degraded: decision.degraded,
+            shadows: converted(decision.shadows)?,
         })
     }
 }
@@ -113,6 +155,12 @@ mod tests {
             valid_for: Duration::from_secs(60),
             revision: Revision { epoch: 7, number: 9 },
             degraded: false,
+            shadows: vec![Shadow {
+                name: "candidate".into(),
+                verdict: Verdict::Allow,
+                reasons: vec!["acl.cedar#2".into()],
+                degraded: true,
+            }],
         }
     }
 
@@ -128,6 +176,9 @@ mod tests {
             host: "s".into(),
             headers: [("a".to_owned(), "b".to_owned())].into(),
             query: [("q".to_owned(), String::new())].into(),
+            cookies: [("c".to_owned(), "d".to_owned())].into(),
+            claims: [("sub".to_owned(), "e".to_owned())].into(),
+            operation: Some("getReview".into()),
             source_ip: "::1".parse().unwrap(),
             tls: true,
             time: Timestamp::from_millisecond(1_700_000_000_123).unwrap(),

@@ -43,18 +43,31 @@ pub struct Attributes {
     /// since 1970
     #[prost(int64, tag = "11")]
     pub time_ms: i64,
+    #[prost(btree_map = "string, string", tag = "12")]
+    pub cookies: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// of a verified token
+    #[prost(btree_map = "string, string", tag = "13")]
+    pub claims: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, optional, tag = "14")]
+    pub operation: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckRequest {
     #[prost(message, optional, tag = "1")]
     pub attributes: ::core::option::Option<Attributes>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckResponse {
     #[prost(message, optional, tag = "1")]
     pub decision: ::core::option::Option<Decision>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Decision {
     #[prost(enumeration = "Verdict", tag = "1")]
     pub verdict: i32,
@@ -72,6 +85,20 @@ pub struct Decision {
     #[prost(message, optional, tag = "7")]
     pub revision: ::core::option::Option<Revision>,
     #[prost(bool, tag = "8")]
+    pub degraded: bool,
+    #[prost(message, repeated, tag = "9")]
+    pub shadows: ::prost::alloc::vec::Vec<Shadow>,
+}
+/// What other policies than those in force would have said.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Shadow {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Verdict", tag = "2")]
+    pub verdict: i32,
+    #[prost(string, repeated, tag = "3")]
+    pub reasons: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "4")]
     pub degraded: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -250,7 +277,7 @@ pub mod atom {
 pub struct Empty {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Name {
-    #[prost(oneof = "name::Name", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "name::Name", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub name: ::core::option::Option<name::Name>,
 }
 /// Nested message and enum types in `Name`.
@@ -273,6 +300,12 @@ pub mod name {
         Tls(super::Empty),
         #[prost(message, tag = "8")]
         Time(super::Empty),
+        #[prost(string, tag = "9")]
+        Cookie(::prost::alloc::string::String),
+        #[prost(string, tag = "10")]
+        Claim(::prost::alloc::string::String),
+        #[prost(message, tag = "11")]
+        Operation(super::Empty),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,15 +1,15 @@
 //! The Cedar schema: Tidegate's own, what the author adds to it, and the names the bundle reads.
 //!
-//! Cedar's records are closed: a policy may only read what the schema declares. Which headers and query
-//! parameters exist is for the bundle to say, by reading them; so each one read anywhere is declared as an
-//! optional string, and a read without its `has` is the validator's error to report.
+//! Cedar's records are closed: a policy may only read what the schema declares. Which headers, query
+//! parameters, cookies and claims exist is for the bundle to say, by reading them; so each one read anywhere is
+//! declared as an optional string, and a read without its `has` is the validator's error to report.
 
 use std::collections::BTreeSet;
 
 use cedar_policy::{Schema, SchemaFragment};
 use daemon::finding::Findings;
-use model::Name;
 use model::operand::ResponseName;
+use model::{Name, Record};
 use serde_json::{Value, json};
 
 use super::cedar_text::Place;
@@ -27,7 +27,7 @@ pub struct Schemas {
     pub request: Schema,
     /// For reports: the same, and the response.
     pub report: Schema,
-    /// The headers and query parameters that are declared.
+    /// The headers, query parameters, cookies and claims that are declared.
     pub declared: BTreeSet<Name>,
 }
 
@@ -64,19 +64,18 @@ pub fn build(author: Option<&str>, names: BTreeSet<Name>) -> Result<Schemas, Fin
 }
 
 fn built_in_text(names: &BTreeSet<Name>) -> String {
-    let declare = |pick: fn(&Name) -> Option<&str>| {
-        let attributes = names.iter().filter_map(pick).map(|name| format!("{}?: String", json!(name)));
-        attributes.collect::<Vec<_>>().join(", ")
+    let fields = |record: Record| {
+        let fields = names.iter().filter_map(Name::field).filter(|(of, _)| *of == record);
+        fields.map(|(_, field)| format!("{}?: String", json!(field))).collect::<Vec<_>>().join(", ")
     };
-    let headers = declare(|name| match name {
-        Name::Header(header) => Some(header),
-        _ => None,
-    });
-    let query = declare(|name| match name {
-        Name::Query(parameter) => Some(parameter),
-        _ => None,
-    });
-    format!("{BUILT_IN}\ntype Headers = {{ {headers} }};\ntype Query = {{ {query} }};\n")
+    let types = [
+        ("Headers", Record::Headers),
+        ("Query", Record::Query),
+        ("Cookies", Record::Cookies),
+        ("Claims", Record::Claims),
+    ];
+    let types = types.map(|(name, record)| format!("type {name} = {{ {} }};\n", fields(record)));
+    format!("{BUILT_IN}\n{}", types.concat())
 }
 
 fn fragment(text: &str, place: &Place<'_>, findings: &mut Findings) -> Option<Value> {
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn names_that_are_read_are_declared() {
-        let names = BTreeSet::from([Name::Header("x-\"user".into()), Name::Query("q".into())]);
+        let names = BTreeSet::from([Name::Header("x-\"user".into()), Name::Claim("q".into())]);
         assert!(build(None, names).is_ok());
     }
 

@@ -43,6 +43,7 @@ fn request(path: &str) -> Attributes {
         source_ip: "10.0.0.1".parse().unwrap(),
         tls: true,
         time: "2026-01-01T00:00:00Z".parse().unwrap(),
+        ..Attributes::default()
     }
 }
 

@@ -1,13 +1,12 @@
 //! From Attributes to Cedar's words.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use cedar_policy::{Context, Entities, Entity, EntityTypeName, EntityUid, Request, RestrictedExpression};
 use cedar_policy_core::ast;
 use jiff::Timestamp;
-use model::{Action, Attributes, Name, Principal};
+use model::{Action, Attributes, Name, Principal, Record};
 
 use crate::bundle::entities::workload;
 use crate::bundle::{Bundle, Schemas};
@@ -29,7 +28,8 @@ pub enum RequestError {
     Entity(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The Cedar request. Only declared headers and query parameters enter it: no policy can read others.
+/// The Cedar request. Of headers, query parameters, cookies and claims only declared ones
+/// enter it: no policy can read others.
 pub(super) fn build(attributes: &Attributes, schemas: &Schemas) -> Result<Request, RequestError> {
     let context = Context::from_pairs(context(attributes, schemas)?)
         .map_err(|error| RequestError::Context(Box::new(error)))?;
@@ -78,33 +78,26 @@ fn context(
         ("time".to_owned(), extension(Function::Datetime, cedar_time(attributes.time))?),
     ];
     if attributes.action != Action::Tcp {
-        let headers = declared(schemas, &attributes.headers, |name| match name {
-            Name::Header(header) => Some(header),
-            _ => None,
-        });
-        let query = declared(schemas, &attributes.query, |name| match name {
-            Name::Query(parameter) => Some(parameter),
-            _ => None,
-        });
         pairs.extend([
             ("method".to_owned(), text(&attributes.method)),
             ("path".to_owned(), text(&attributes.path)),
             ("host".to_owned(), text(&attributes.host)),
-            ("headers".to_owned(), headers),
-            ("query".to_owned(), query),
         ]);
+        pairs.extend(
+            Record::ALL.map(|record| (record.as_str().to_owned(), declared(schemas, attributes, record))),
+        );
+        pairs.extend(attributes.operation.as_deref().map(|name| ("operation".to_owned(), text(name))));
     }
     Ok(pairs)
 }
 
-fn declared(
-    schemas: &Schemas,
-    sent: &BTreeMap<String, String>,
-    pick: fn(&Name) -> Option<&String>,
-) -> RestrictedExpression {
-    let fields = schemas.declared.iter().filter_map(pick).filter_map(|name| {
-        let value = RestrictedExpression::new_string(sent.get(name)?.clone());
-        Some((name.clone(), value))
+/// The declared fields of a record that were sent.
+fn declared(schemas: &Schemas, attributes: &Attributes, record: Record) -> RestrictedExpression {
+    let sent = attributes.record(record);
+    let fields = schemas.declared.iter().filter_map(Name::field).filter(|(of, _)| *of == record);
+    let fields = fields.filter_map(|(_, field)| {
+        let value = RestrictedExpression::new_string(sent.get(field)?.clone());
+        Some((field.to_owned(), value))
     });
     // Names are unique in a set, so there is no duplicate to refuse.
     RestrictedExpression::new_record(fields)

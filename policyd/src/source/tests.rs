@@ -47,6 +47,7 @@ async fn verdict(current: &Current) -> Verdict {
         source_ip: "10.0.0.1".parse().unwrap(),
         tls: false,
         time: "2026-01-01T00:00:00Z".parse().unwrap(),
+        ..Attributes::default()
     };
     crate::check::check(&current.get(), &request).await.verdict
 }

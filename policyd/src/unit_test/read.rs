@@ -43,6 +43,10 @@ struct RawRequest {
     headers: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
     query: BTreeMap<String, String>,
+    #[serde(default)]
+    cookies: BTreeMap<String, String>,
+    #[serde(default)]
+    claims: BTreeMap<String, String>,
     source_ip: Option<Spanned<String>>,
     tls: Option<bool>,
     time: Option<Spanned<String>>,
@@ -172,6 +176,8 @@ impl Reader<'_> {
             host: value(&raw.host),
             headers: raw.headers.iter().map(|(name, text)| (name.clone(), text.value.clone())).collect(),
             query: raw.query.clone(),
+            cookies: raw.cookies.clone(),
+            claims: raw.claims.clone(),
             source_ip: value(&raw.source_ip),
             tls: raw.tls,
             time: value(&raw.time),

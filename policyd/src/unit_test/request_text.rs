@@ -32,6 +32,10 @@ pub struct RequestText {
     pub headers: BTreeMap<String, String>,
     /// By name, decoded: none.
     pub query: BTreeMap<String, String>,
+    /// By name: none.
+    pub cookies: BTreeMap<String, String>,
+    /// Of a verified token, by name: none.
+    pub claims: BTreeMap<String, String>,
     /// `127.0.0.1`.
     pub source_ip: Option<String>,
     /// True if the principal is a workload.
@@ -101,6 +105,9 @@ impl RequestText {
             host: self.host.clone().unwrap_or_else(|| self.service.clone()),
             headers: self.headers.clone(),
             query: self.query.clone(),
+            cookies: self.cookies.clone(),
+            claims: self.claims.clone(),
+            operation: None,
             source_ip,
             time,
         })

@@ -32,7 +32,7 @@ impl State {
 #[derive(Clone, Debug)]
 enum Step {
     /// A request, and whether the proxy hears of the newest state while policyd's answer is on its way.
-    Ask(Attributes, bool),
+    Ask(Box<Attributes>, bool),
     /// policyd's policies change.
     Change(Vec<Atom>, u64, bool),
     /// policyd restarts, with the same policies.
@@ -75,7 +75,7 @@ fn atom() -> impl Strategy<Value = Atom> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (attributes(), prop::bool::weighted(0.1)).prop_map(|(attributes, meanwhile)| Step::Ask(attributes, meanwhile)),
+        12 => (attributes(), prop::bool::weighted(0.1)).prop_map(|(attributes, meanwhile)| Step::Ask(Box::new(attributes), meanwhile)),
         2 => (prop::collection::vec(atom(), 1..3), any::<u64>(), prop::bool::weighted(0.9)).prop_map(|(atoms, seed, cacheable)| Step::Change(atoms, seed, cacheable)),
         1 => Just(Step::Restart),
         2 => Just(Step::Deliver),

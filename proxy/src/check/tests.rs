@@ -124,6 +124,7 @@ pub(super) fn request(path: &str) -> Attributes {
         source_ip: "127.0.0.1".parse().unwrap(),
         tls: false,
         time: Timestamp::UNIX_EPOCH,
+        ..Attributes::default()
     }
 }
 

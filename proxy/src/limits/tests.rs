@@ -60,6 +60,7 @@ fn request(user: Option<&str>) -> Attributes {
         source_ip: "127.0.0.1".parse().unwrap(),
         tls: false,
         time: Timestamp::UNIX_EPOCH,
+        ..Attributes::default()
     }
 }
 

@@ -15,6 +15,7 @@ fn denied(reasons: &[&str], message: &str) -> Refusal {
         valid_for: Duration::ZERO,
         revision: Revision::default(),
         degraded: false,
+        shadows: Vec::new(),
     }))
 }
 

@@ -45,6 +45,7 @@ pub(super) fn allow(revision: Revision) -> Decision {
         valid_for: Duration::from_secs(60),
         revision,
         degraded: false,
+        shadows: Vec::new(),
     }
 }
 

@@ -69,6 +69,12 @@ struct Request {
     /// A query parameter, decoded; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     query: Vec<(String, String)>,
+    /// A cookie; may be given several times
+    #[arg(long = "cookie", value_name = "NAME=VALUE", value_parser = pair)]
+    cookies: Vec<(String, String)>,
+    /// A claim of the caller's verified token; may be given several times
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = pair)]
+    claims: Vec<(String, String)>,
     /// Where the connection comes from; 127.0.0.1 by default
     #[arg(long, value_name = "IP")]
     source_ip: Option<String>,
@@ -111,6 +117,8 @@ impl Request {
             host: self.host,
             headers: joined(self.headers, ", "),
             query: joined(self.query, ","),
+            cookies: joined(self.cookies, "; "),
+            claims: self.claims.into_iter().collect(),
             source_ip: self.source_ip,
             tls: self.tls,
             time: self.time,
