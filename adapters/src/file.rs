@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::fs::OpenOptions;
+use daemon::LineWriter;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::config::ConfigReader;
 use crate::contract::{Adapter, BuildError, ConfigError, Environment, Handler, Kind, Validated};
 use crate::fields::Fields;
-use crate::line_writer::LineWriter;
+use crate::lines::Lines;
 
 /// The adapter.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +61,9 @@ impl Validated for Target {
 
     async fn build(self: Box<Self>, _environment: Environment) -> Result<Handler, BuildError> {
         let Self(path) = *self;
-        let name = path.display().to_string();
-        let opened = OpenOptions::new().append(true).create(true).open(&path).await;
-        let file = opened.map_err(|source| BuildError::File { path, source })?;
-        Ok(Handler::Report(Arc::new(LineWriter::start(file, name))))
+        let opened = LineWriter::to_file(&path, None, Counter::default()).await;
+        let writer = opened.map_err(|source| BuildError::File { path, source })?;
+        Ok(Handler::Report(Arc::new(Lines::start(writer))))
     }
 }
 

@@ -15,7 +15,7 @@ pub mod denier;
 pub mod exposition;
 pub mod fields;
 pub mod file;
-mod line_writer;
+mod lines;
 pub mod list;
 pub mod prometheus;
 pub mod registry;

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use daemon::LineWriter;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::config::ConfigReader;
 use crate::contract::{Adapter, BuildError, ConfigError, Environment, Handler, Kind, Validated};
 use crate::fields::Fields;
-use crate::line_writer::LineWriter;
+use crate::lines::Lines;
 
 /// The adapter.
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +62,11 @@ impl Validated for Stream {
     }
 
     async fn build(self: Box<Self>, _environment: Environment) -> Result<Handler, BuildError> {
-        Ok(Handler::Report(Arc::new(match *self {
-            Self::Out => LineWriter::start(tokio::io::stdout(), "standard output".to_owned()),
-            Self::Err => LineWriter::start(tokio::io::stderr(), "standard error".to_owned()),
-        })))
+        let dropped = Counter::default();
+        let writer = match *self {
+            Self::Out => LineWriter::to_stream(tokio::io::stdout(), "standard output", dropped),
+            Self::Err => LineWriter::to_stream(tokio::io::stderr(), "standard error", dropped),
+        };
+        Ok(Handler::Report(Arc::new(Lines::start(writer))))
     }
 }

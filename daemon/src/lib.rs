@@ -8,20 +8,26 @@
 //! - [`admin`]: `/metrics`, `/healthz` and `/readyz` over HTTP, [`Admin`];
 //! - [`finding`]: mistakes in files, shown with line, column and caret, [`Finding`] and [`Findings`];
 //! - [`config_file`]: YAML files whose mistakes become findings;
-//! - [`log`]: logs for people on a terminal and for machines elsewhere.
+//! - [`log`]: logs for people on a terminal and for machines elsewhere;
+//! - [`line_writer`]: logs of lines that others read, written in the background, [`LineWriter`];
+//! - [`rotating_file`]: the file behind one, put aside when it has grown.
 
 pub mod admin;
 pub mod clock;
 pub mod config_file;
 pub mod finding;
 pub mod lifecycle;
+pub mod line_writer;
 pub mod log;
 pub mod metrics;
 pub mod readiness;
+pub mod rotating_file;
 
 pub use admin::Admin;
 pub use clock::Clock;
 pub use finding::{Finding, Findings, Severity};
 pub use lifecycle::Lifecycle;
+pub use line_writer::LineWriter;
 pub use metrics::Metrics;
 pub use readiness::{BlockReady, Readiness};
+pub use rotating_file::Rotation;

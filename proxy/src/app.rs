@@ -138,7 +138,7 @@ impl Frame {
         first_config: BlockReady,
     ) -> anyhow::Result<Bound> {
         let addresses = sockets.addresses;
-        let access_log = AccessLog::open(&config.access_log, &self.lifecycle, self.metrics.clone()).await;
+        let access_log = AccessLog::open(&config.access_log, &self.lifecycle, &self.metrics).await;
         let access_log = access_log.context("the access log can't be opened")?;
         let current = Current::nothing();
         let client = Arc::new(Client::new(config.policyd.clone(), source.clone(), clock.clone()));

@@ -26,7 +26,7 @@ pub(crate) struct Metrics {
     certificate_expiry: Gauge,
     policyd_connected: Gauge,
     config_revision: Gauge,
-    dropped_log_lines: Counter,
+    dropped_log_lines: Family<LogLabels, Counter>,
 }
 
 /// Keeps a connection counted as open until it is dropped.
@@ -70,6 +70,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LogLabels {
+    log: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabels {
     direction: &'static str,
 }
@@ -90,7 +95,7 @@ impl Metrics {
             certificate_expiry: Gauge::default(),
             policyd_connected: Gauge::default(),
             config_revision: Gauge::default(),
-            dropped_log_lines: Counter::default(),
+            dropped_log_lines: Family::default(),
         };
         metrics.register(shown);
         metrics
@@ -126,11 +131,7 @@ impl Metrics {
                 "Number of the configuration in use",
                 self.config_revision.clone(),
             );
-            all.register(
-                "dropped_log_lines",
-                "Access log lines lost for want of room",
-                self.dropped_log_lines.clone(),
-            );
+            all.register("dropped_log_lines", "Lines of logs that were lost", self.dropped_log_lines.clone());
         });
     }
 
@@ -180,9 +181,9 @@ impl Metrics {
         self.config_revision.set(i64::try_from(revision.number).unwrap_or(i64::MAX));
     }
 
-    /// An access log line was dropped.
-    pub(crate) fn dropped_log_line(&self) {
-        self.dropped_log_lines.inc();
+    /// Counts the lines of the log called `log` that are lost.
+    pub(crate) fn dropped_log_lines(&self, log: &'static str) -> Counter {
+        self.dropped_log_lines.get_or_create(&LogLabels { log }).clone()
     }
 
     /// A connection was accepted.
