@@ -260,7 +260,7 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
 const LIKENESS_MIN: f64 = 0.8;
 
 /// A span of several lines is shown by its first: a caret says where, not how long.
-fn first_line_of(span: &Range<usize>, source: &str) -> Range<usize> {
+pub(crate) fn first_line_of(span: &Range<usize>, source: &str) -> Range<usize> {
     let line = source.get(span.clone()).and_then(|text| text.lines().next()).unwrap_or_default();
     span.start..span.start + line.len()
 }

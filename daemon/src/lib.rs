@@ -7,6 +7,7 @@
 //! - [`metrics`]: the Prometheus registry, [`Metrics`];
 //! - [`admin`]: `/metrics`, `/healthz` and `/readyz` over HTTP, [`Admin`];
 //! - [`finding`]: mistakes in files, shown with line, column and caret, [`Finding`] and [`Findings`];
+//! - [`excerpt`]: parts of files, shown with remarks;
 //! - [`config_file`]: YAML files whose mistakes become findings;
 //! - [`log`]: logs for people on a terminal and for machines elsewhere;
 //! - [`line_writer`]: logs of lines that others read, written in the background, [`LineWriter`];
@@ -15,6 +16,7 @@
 pub mod admin;
 pub mod clock;
 pub mod config_file;
+pub mod excerpt;
 pub mod finding;
 pub mod lifecycle;
 pub mod line_writer;
@@ -25,6 +27,7 @@ pub mod rotating_file;
 
 pub use admin::Admin;
 pub use clock::Clock;
+pub use excerpt::Excerpt;
 pub use finding::{Finding, Findings, Severity};
 pub use lifecycle::Lifecycle;
 pub use line_writer::LineWriter;

@@ -3,6 +3,7 @@
 //! All mistakes of all files are found at once, and a bundle with a mistake is no [`Bundle`].
 
 pub mod cedar_text;
+pub mod clauses;
 pub mod entities;
 pub mod expression;
 pub mod files;

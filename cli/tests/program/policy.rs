@@ -174,21 +174,29 @@ fn a_denial_is_explained() {
     expect![[r#"
         deny: no policy permits this request
 
-        forbid `the-page-reads-no-ratings` is not satisfied  (acl.cedar:37)
-          principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/productpage" is false  (acl.cedar:39)
-            principal = "unauthenticated"
+        forbid: `the-page-reads-no-ratings` is not satisfied
+          --> acl.cedar:39:3
+           |
+        39 |   principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/productpage",
+           |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ false: principal = "unauthenticated"
 
-        permit `reviews-read-ratings` is not satisfied  (acl.cedar:27)
-          principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/reviews" is false  (acl.cedar:29)
-            principal = "unauthenticated"
+        permit: `reviews-read-ratings` is not satisfied
+          --> acl.cedar:29:3
+           |
+        29 |   principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/reviews",
+           |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ false: principal = "unauthenticated"
 
-        permit `the-page-reads-details-and-reviews` is not satisfied  (acl.cedar:14)
-          principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/productpage" is false  (acl.cedar:16)
-            principal = "unauthenticated"
-          when { [Service::"details", Service::"reviews"].contains(resource) } is false  (acl.cedar:22)
-            resource = "ratings"
-          when { (context.path like "/details/*" || context.path like "/reviews/*") } is false  (acl.cedar:24)
-            context.path = "/ratings/0"
+        permit: `the-page-reads-details-and-reviews` is not satisfied
+          --> acl.cedar:16:3
+           |
+        16 |   principal == Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/productpage",
+           |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ false: principal = "unauthenticated"
+        ...
+        22 |   [Service::"details", Service::"reviews"].contains(resource) &&
+           |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ false: resource = "ratings"
+        23 |   context.method == "GET" &&
+        24 |   (context.path like "/details/*" || context.path like "/reviews/*")
+           |    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ false: context.path = "/ratings/0"
 
         1 other policy is for other services
 
@@ -220,7 +228,10 @@ fn an_explanation_is_for_programs_too() {
               "effect": "permit",
               "place": {
                 "file": "acl.cedar",
-                "line": 1
+                "line": 1,
+                "column": 1,
+                "start": 0,
+                "end": 124
               },
               "satisfied": true,
               "unmet": []

@@ -72,7 +72,9 @@ impl<'a> Place<'a> {
         });
     }
 
-    fn to_file(self, span: Option<Range<usize>>) -> Range<usize> {
+    /// Where in the file some bytes of the text that Cedar's parser was given stand; the whole place if that is not
+    /// known.
+    pub fn to_file(self, span: Option<Range<usize>>) -> Range<usize> {
         let whole = self.start..self.start + self.length;
         let Some(span) = span.filter(|_| self.exact) else { return whole };
         let moved = |offset: usize| self.start + offset.saturating_sub(self.prefix).min(self.length);

@@ -72,6 +72,11 @@ impl<'a> Policies<'a> {
         }
     }
 
+    /// The policies and where they stand, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&Policy, Place<'a>)> {
+        self.places.iter().filter_map(|(id, place)| Some((self.set.policy(id)?, *place)))
+    }
+
     /// Checks every policy strictly against `schema`; what the validator only suspects is a warning.
     pub fn validate(&self, schema: &Schema, findings: &mut Findings) {
         let result = Validator::new(schema.clone()).validate(&self.set, ValidationMode::Strict);

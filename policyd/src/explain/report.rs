@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use model::Verdict;
+use daemon::Excerpt;
 use serde_json::{Map, Value, json};
 
 use super::{CameTo, Explained, Explanation, Place, Unmet};
+use crate::bundle::Files;
 use crate::unit_test::word;
 
-/// The decision, then each policy with the parts that do not hold, and the values these read.
-pub fn text(explanation: &Explanation) -> String {
+/// The decision, then each policy with the parts that do not hold, and the values these read. `files` are those that
+/// were explained.
+pub fn text(explanation: &Explanation, files: &Files, color: bool) -> String {
     let answer = &explanation.answer;
     let mut text = format!("{}: {}\n", word(answer.decision), answer.message);
     for policy in &explanation.policies {
         text.push('\n');
-        text.push_str(&policy_text(policy));
+        text.push_str(&policy_text(policy, files, color));
     }
     match explanation.others {
         0 => {}
@@ -40,39 +42,37 @@ pub fn json(explanation: &Explanation) -> Value {
     })
 }
 
-fn policy_text(policy: &Explained) -> String {
-    let satisfied = if policy.unmet.is_empty() { "is satisfied" } else { "is not satisfied" };
-    let mut text =
-        format!("{} `{}` {satisfied}{}\n", effect(policy), policy.id, shown(policy.place.as_ref()));
-    for unmet in &policy.unmet {
-        text.push_str(&unmet_text(unmet));
-    }
-    text
+fn policy_text(policy: &Explained, files: &Files, color: bool) -> String {
+    let satisfied = if policy.unmet.is_empty() { "satisfied" } else { "not satisfied" };
+    let Place { file, line, column, .. } = &policy.place;
+    let remark = |unmet: &Unmet| (unmet.part.place.start..unmet.part.place.end, remark(unmet));
+    let excerpt = Excerpt {
+        kind: policy.kind.as_str(),
+        title: &format!("`{}` is {satisfied}", policy.id),
+        file,
+        source: files.text(file).unwrap_or_default(),
+        at: (*line, *column),
+        remarks: policy.unmet.iter().map(remark).collect(),
+    };
+    excerpt.render(color)
 }
 
-fn unmet_text(unmet: &Unmet) -> String {
-    let part = match unmet.part {
-        // A scope's text starts with its name.
-        "when" | "unless" => format!("{} {{ {} }}", unmet.part, unmet.text),
-        _ => unmet.text.clone(),
-    };
+/// What a part came to, and the values that made it so.
+fn remark(unmet: &Unmet) -> String {
     let came_to = match &unmet.came_to {
-        CameTo::True => "is true".to_owned(),
-        CameTo::False => "is false".to_owned(),
-        CameTo::Error(why) => format!("fails: {why}"),
+        CameTo::True => "true",
+        CameTo::False => "false",
+        CameTo::Error(why) => &format!("fails: {why}"),
     };
-    let mut text = format!("  {part} {came_to}{}\n", shown(unmet.place.as_ref()));
-    for (name, value) in &unmet.values {
-        text.push_str(&format!("    {name} = {value}\n"));
-    }
-    text
+    let values: Vec<String> = unmet.values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    if values.is_empty() { came_to.to_owned() } else { format!("{came_to}: {}", values.join(", ")) }
 }
 
 fn policy_json(policy: &Explained) -> Value {
     let unmet: Vec<Value> = policy.unmet.iter().map(unmet_json).collect();
     json!({
         "id": policy.id,
-        "effect": effect(policy),
+        "effect": policy.kind,
         "place": policy.place,
         "satisfied": policy.unmet.is_empty(),
         "unmet": unmet,
@@ -88,24 +88,13 @@ fn unmet_json(unmet: &Unmet) -> Value {
     let reads: Map<String, Value> =
         unmet.values.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     json!({
-        "part": unmet.part,
-        "text": unmet.text,
-        "place": unmet.place,
+        "part": unmet.part.word,
+        "text": unmet.part.text,
+        "place": unmet.part.place,
         "value": value,
         "error": error,
         "reads": reads,
     })
-}
-
-fn effect(policy: &Explained) -> &'static str {
-    match policy.effect {
-        Verdict::Allow => "permit",
-        Verdict::Deny => "forbid",
-    }
-}
-
-fn shown(place: Option<&Place>) -> String {
-    place.map(|Place { file, line }| format!("  ({file}:{line})")).unwrap_or_default()
 }
 
 fn listed(names: &BTreeSet<String>) -> String {

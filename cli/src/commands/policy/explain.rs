@@ -1,6 +1,7 @@
 //! `tidegate policy explain`
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
@@ -96,7 +97,7 @@ impl Explain {
         };
         let explanation = explain(&bundle, &files, &attributes)?;
         print(&match self.format {
-            Format::Text => explain::text(&explanation),
+            Format::Text => explain::text(&explanation, &files, std::io::stdout().is_terminal()),
             Format::Json => serde_json::to_string_pretty(&explain::json(&explanation))?,
         });
         Ok(match explanation.answer.decision {
