@@ -1,12 +1,12 @@
 //! Puts the CA together.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use daemon::{Clock, Lifecycle, Metrics, Readiness, admin};
+use anyhow::Context;
+use daemon::{Clock, Lifecycle, Metrics, Readiness, admin, state_dir};
 use identity::{Identity, Source, Svid, TrustBundle, schedule};
 use jiff::Timestamp;
 use model::SpiffeId;
@@ -14,7 +14,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 
-use crate::authority::{self, Authority};
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::csr::PublicKey;
 use crate::ledger::Ledger;
@@ -49,11 +49,13 @@ pub struct Bound {
 pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Bound> {
     let now = clock.now();
     let ca_id = identity::ca_id(&config.trust_domain)?;
-    authority::make_folder(&config.state_dir)?;
-    let lock = lock(&config)?;
+    let unusable = || format!("the state folder `{}` can't be used", config.state_dir.display());
+    state_dir::make(&config.state_dir).with_context(unusable)?;
+    // Two CAs on one folder would replace each other's issuing authority.
+    let lock = state_dir::lock(&config.state_dir, "CA")?;
     let authority = Authority::open(&config.state_dir, &config.trust_domain, config.issuing_ca_ttl, now)?;
     let trust_bundle = authority.bundle()?;
-    authority::write_whole(&config.bundle_path(), trust_bundle.to_pem().as_bytes())?;
+    state_dir::write_whole(&config.bundle_path(), trust_bundle.to_pem().as_bytes()).with_context(unusable)?;
     let ledger = Ledger::open(&config.ledger_path())?;
     let limits = Limits {
         certificate_ttl: config.certificate_ttl,
@@ -111,19 +113,6 @@ impl Bound {
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
         drained
-    }
-}
-
-/// Two CAs on one folder would replace each other's issuing authority.
-fn lock(config: &Config) -> anyhow::Result<File> {
-    let path = config.state_dir.join("lock");
-    let file = File::create(&path).with_context(|| format!("can't make `{}`", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("another CA uses `{}`", config.state_dir.display()),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("can't lock `{}`", path.display()))
-        }
     }
 }
 

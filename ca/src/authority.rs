@@ -5,11 +5,11 @@
 //! rustls-webpki refuses chains that constrain URIs, so a workload looks at the trust domain itself.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon::state_dir;
 use identity::TrustBundle;
 use identity::bundle::BundleError;
 use identity::leaf::{self, LeafError};
@@ -99,7 +99,11 @@ impl Authority {
         issuing_ttl: Duration,
         now: Timestamp,
     ) -> Result<Self, AuthorityError> {
-        make_folder(folder)?;
+        state_dir::make(folder).map_err(|error| AuthorityError::File {
+            what: "make the folder",
+            path: folder.to_owned(),
+            error,
+        })?;
         let root = match read(&folder.join(ROOT_FILE))? {
             Some(root) => root,
             None => make_root(trust_domain, now)?.written(&folder.join(ROOT_FILE))?,
@@ -195,39 +199,13 @@ impl Signer {
     fn written(self, path: &Path) -> Result<Self, AuthorityError> {
         let certificate = pem::encode(&pem::Pem::new("CERTIFICATE", self.certificate.to_vec()));
         let text = format!("{}{certificate}", self.issuer.key().serialize_pem());
-        write_whole(path, text.as_bytes())?;
+        state_dir::write_whole(path, text.as_bytes()).map_err(|error| AuthorityError::File {
+            what: "write",
+            path: path.to_owned(),
+            error,
+        })?;
         Ok(self)
     }
-}
-
-/// Makes a folder that only its owner may enter, unless it is there.
-///
-/// # Errors
-/// When it can't be made.
-pub fn make_folder(folder: &Path) -> Result<(), AuthorityError> {
-    let failed = |error| AuthorityError::File { what: "make the folder", path: folder.to_owned(), error };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)
-}
-
-/// Writes a file so that whoever reads it sees the old or the new content, whole, also after a crash. Only
-/// its owner may read it.
-///
-/// # Errors
-/// When it can't be written.
-pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), AuthorityError> {
-    let failed = |error| AuthorityError::File { what: "write", path: path.to_owned(), error };
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(failed)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&temporary, path).map_err(failed)?;
-    // The rename itself is on disk only once its folder is.
-    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all()).map_err(failed)
 }
 
 /// None when there is no such file.

@@ -1,6 +1,7 @@
 //! The commands: what they are called, what their help says, and how their outcome becomes an exit code.
 
 mod audit;
+mod bundle;
 mod ca;
 mod completions;
 mod policy;
@@ -24,6 +25,7 @@ Examples:
   tidegate up policies/bookinfo             run a whole mesh on this machine
   tidegate policy check policies/bookinfo   find every mistake in a bundle
   tidegate policy test policies/bookinfo    run its tests
+  tidegate bundle build policies/bookinfo --sign KEY -o FILE   pack it into a signed file
   tidegate audit rotation --ledger FILE     are certificates renewed in time?
 
 Exit codes: 0 all well, 1 findings, 2 an error.
@@ -41,6 +43,8 @@ enum Command {
     Proxy(proxy::Proxy),
     #[command(subcommand)]
     Policy(policy::Policy),
+    #[command(subcommand)]
+    Bundle(bundle::Bundle),
     #[command(subcommand)]
     Audit(audit::Audit),
     #[command(subcommand)]
@@ -76,6 +80,7 @@ impl Tidegate {
             Command::Ca(command) => command.run(),
             Command::Proxy(command) => command.run(),
             Command::Policy(command) => command.run(),
+            Command::Bundle(command) => command.run(),
             Command::Audit(command) => command.run(),
             Command::Sample(command) => command.run(),
             Command::Completions(command) => command.run(),

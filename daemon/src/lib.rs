@@ -11,7 +11,8 @@
 //! - [`config_file`]: YAML files whose mistakes become findings;
 //! - [`log`]: logs for people on a terminal and for machines elsewhere;
 //! - [`line_writer`]: logs of lines that others read, written in the background, [`LineWriter`];
-//! - [`rotating_file`]: the file behind one, put aside when it has grown.
+//! - [`rotating_file`]: the file behind one, put aside when it has grown;
+//! - [`state_dir`]: the folder for what must survive the process.
 
 pub mod admin;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod log;
 pub mod metrics;
 pub mod readiness;
 pub mod rotating_file;
+pub mod state_dir;
 
 pub use admin::Admin;
 pub use clock::Clock;

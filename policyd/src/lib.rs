@@ -10,6 +10,7 @@
 //! - [`snapshot`]: bundle and handlers under one revision, replaced whole;
 //! - [`check`]: one Check: engine and adapters, combined;
 //! - [`limits`]: mesh-wide rate limits; pure;
+//! - [`delivery`]: how a bundle comes here: signed archives;
 //! - [`source`]: keeps the snapshot in step with the bundle on disk;
 //! - [`publish`]: what each proxy is told of a snapshot; pure;
 //! - [`explain`]: why a request is decided as it is;
@@ -22,6 +23,7 @@ pub mod atoms;
 pub mod bundle;
 pub mod check;
 pub mod config;
+pub mod delivery;
 pub mod engine;
 pub mod explain;
 pub mod format;

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, and tells what it saw"
 )]
 
+mod bundle;
 mod commands;
 mod daemons;
 mod policy;

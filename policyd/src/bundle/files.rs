@@ -56,6 +56,23 @@ impl Files {
         Ok(Self { folder: folder.to_owned(), texts })
     }
 
+    /// Those of `named`, the files directly in a bundle, whose names end as those of a bundle do. What relative paths
+    /// lead to is in `folder`.
+    ///
+    /// # Errors
+    /// When one is not UTF-8.
+    pub fn of<'a>(folder: &Path, named: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<Self, Findings> {
+        let mut texts = BTreeMap::new();
+        for (name, bytes) in named.filter(|(name, _)| is_bundle_file(name)) {
+            let text = std::str::from_utf8(bytes).map_err(|error| {
+                Finding::in_file(name, format!("the file can't be read: {error}"))
+                    .with_help("it has to be a file of UTF-8 text")
+            })?;
+            texts.insert(name.to_owned(), text.to_owned());
+        }
+        Ok(Self { folder: folder.to_owned(), texts })
+    }
+
     /// Adds what is wrong with the files' names: a file that is not read is a rule that is not kept.
     pub(super) fn check_names(&self, findings: &mut Findings) {
         for name in
