@@ -35,6 +35,8 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// The name of the lint that found it, by which an author accepts it; none for what can't be accepted.
+    pub lint: Option<&'static str>,
 }
 
 /// Mistakes sorted by file and place, and the sources to show them in.
@@ -71,6 +73,7 @@ impl Finding {
             span: 0..0,
             message: message.into(),
             help: None,
+            lint: None,
         }
     }
 
@@ -78,6 +81,12 @@ impl Finding {
     #[must_use]
     pub fn with_help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
+    }
+
+    /// The same finding, as that of a lint.
+    #[must_use]
+    pub fn with_lint(self, lint: &'static str) -> Self {
+        Self { lint: Some(lint), ..self }
     }
 
     /// The same finding, as a warning.
@@ -182,12 +191,13 @@ impl Findings {
         text
     }
 
-    /// The findings for machines: a list of objects with `severity`, `file`, `line`, `column`, `message` and
+    /// The findings for machines: a list of objects with `severity`, `lint`, `file`, `line`, `column`, `message` and
     /// `help`; line and column are null when the file as a whole is meant.
     pub fn to_json(&self) -> serde_json::Value {
         let one = |finding: &Finding| {
             serde_json::json!({
                 "severity": finding.severity,
+                "lint": finding.lint,
                 "file": finding.file,
                 "line": (finding.line > 0).then_some(finding.line),
                 "column": (finding.column > 0).then_some(finding.column),
@@ -204,6 +214,10 @@ impl Findings {
             Severity::Warning => Level::WARNING,
         };
         let title = level.primary_title(finding.message.as_str());
+        let title = match finding.lint {
+            Some(lint) => title.id(lint),
+            None => title,
+        };
         let file = normalize_untrusted_str(&finding.file);
         let source = self.sources.get(&finding.file).filter(|_| finding.line > 0);
         let group = match source {

@@ -112,6 +112,18 @@ impl Bundle {
     }
 }
 
+/// Reads the conditions of limits and rules. What is wrong with them is told by [`Bundle::load`], too.
+pub(crate) fn read_conditions<'a>(
+    files: &'a Files,
+    mesh: &Mesh,
+    conditions: &mut Policies<'a>,
+    findings: &mut Findings,
+) {
+    let text = |name| files.text(name).unwrap_or_default();
+    limits::read(text(limits::FILE), mesh, conditions, findings);
+    rules::Parsed::read(text(rules::FILE), &files.folder, mesh, conditions, findings);
+}
+
 fn read_mesh(files: &Files, findings: &mut Findings) -> Option<Mesh> {
     let Some(source) = files.text(mesh::FILE) else {
         let finding = Finding::in_file(mesh::FILE, "the bundle has no mesh.yaml");

@@ -15,6 +15,7 @@
 //! - [`publish`]: what each proxy is told of a snapshot; pure;
 //! - [`explain`]: why a request is decided as it is;
 //! - [`format`]: the one form of Cedar files;
+//! - [`lint`]: what an author most likely meant otherwise;
 //! - [`unit_test`]: the tests that an author writes for a bundle;
 //! - [`server`]: the gRPC surface; [`metrics`]; [`config`]; [`app`], which wires it all.
 
@@ -29,6 +30,7 @@ pub mod explain;
 pub mod format;
 pub mod handlers;
 pub mod limits;
+pub mod lint;
 pub mod metrics;
 pub mod publish;
 pub mod server;

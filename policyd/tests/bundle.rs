@@ -64,11 +64,13 @@ fn a_mistake_in_a_policy_is_shown_where_it_is() {
           |
           = help: did you mean `path`?
 
-        warning: for policy `acl.cedar#2`, unable to find an applicable action given the policy scope constraints
+        warning[inapplicable-scope]: `acl.cedar#2` is never satisfied: no action is for such a principal and resource
          --> acl.cedar:4:1
           |
         4 | permit (principal == Workloat::"a", action, resource);
           | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          |
+          = help: a principal is a `Workload` or in a group of them, a resource a `Service` or in a group of them
 
         error: for policy `acl.cedar#2`, unrecognized entity type `Workloat`
          --> acl.cedar:4:22

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use policyd::bundle::{Bundle, Files, mesh};
+use policyd::lint::lint;
 use tidegate_tests::repository::root;
 
 /// The files of one section.
@@ -58,7 +59,7 @@ fn default_mesh() -> String {
 }
 
 #[test]
-fn bundles_in_the_documents_load_without_a_warning() {
+fn bundles_in_the_documents_load_without_a_finding() {
     for document in ["bundle.md", "adapters.md"] {
         let sections = sections(document);
         assert!(sections.len() > 3, "{document} has examples");
@@ -67,8 +68,8 @@ fn bundles_in_the_documents_load_without_a_warning() {
             let files = Files { folder: root().join("docs"), texts: files };
             let bundle = Bundle::load(&files)
                 .unwrap_or_else(|findings| panic!("docs/{document}, {heading}\n{}", findings.render(false)));
-            let warnings = bundle.warnings.render(false);
-            assert!(bundle.warnings.is_empty(), "docs/{document}, {heading}\n{warnings}");
+            let findings = lint(&bundle, &files);
+            assert!(findings.is_empty(), "docs/{document}, {heading}\n{}", findings.render(false));
         }
     }
 }

@@ -11,6 +11,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use daemon::Findings;
 use policyd::bundle::{Bundle, Files};
+use policyd::lint::lint;
 
 use super::{Format, Outcome, print};
 
@@ -26,7 +27,8 @@ pub(super) enum Policy {
 /// Find every mistake in a bundle, without running it
 ///
 /// Reads all files of the bundle, checks the policies strictly against the schema, and tells each mistake with
-/// file, line, column and fix.
+/// file, line, column and fix. Of a bundle without mistakes it tells what its author most likely meant otherwise: each
+/// such finding bears the name of a lint, and is accepted by `@allow("name")` on the policy.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +59,7 @@ impl Check {
     fn run(self) -> Result<Outcome> {
         let files = Files::read(&self.bundle)?;
         let (findings, loaded) = match Bundle::load(&files) {
-            Ok(bundle) => (bundle.warnings.clone(), Some(bundle)),
+            Ok(bundle) => (lint(&bundle, &files), Some(bundle)),
             Err(findings) => (findings, None),
         };
         print(&match self.format {

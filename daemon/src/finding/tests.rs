@@ -8,7 +8,8 @@ const MESH: &str = "trust_domain: bookinfo.example\nservices:\n  - nme: reviews\
 fn two_findings() -> Findings {
     let mut findings = Findings::new();
     findings.add_source("mesh.yaml", MESH);
-    findings.push(Finding::at("mesh.yaml", MESH, 62..66, "unknown field `prot`").as_warning());
+    let warning = Finding::at("mesh.yaml", MESH, 62..66, "unknown field `prot`").as_warning();
+    findings.push(warning.with_lint("short-names"));
     findings.push(
         Finding::at("mesh.yaml", MESH, 45..48, "unknown field `nme`").with_help("did you mean `name`?"),
     );
@@ -30,7 +31,7 @@ fn findings_are_shown_with_line_and_caret() {
           |
           = help: did you mean `name`?
 
-        warning: unknown field `prot`
+        warning[short-names]: unknown field `prot`
          --> mesh.yaml:4:5
           |
         4 |     prot: 9080
@@ -54,6 +55,7 @@ fn json_holds_the_same() {
         [
           {
             "severity": "error",
+            "lint": null,
             "file": "limits.yaml",
             "line": null,
             "column": null,
@@ -62,6 +64,7 @@ fn json_holds_the_same() {
           },
           {
             "severity": "error",
+            "lint": null,
             "file": "mesh.yaml",
             "line": 3,
             "column": 5,
@@ -70,6 +73,7 @@ fn json_holds_the_same() {
           },
           {
             "severity": "warning",
+            "lint": "short-names",
             "file": "mesh.yaml",
             "line": 4,
             "column": 5,

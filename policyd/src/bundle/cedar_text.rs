@@ -64,12 +64,17 @@ impl<'a> Place<'a> {
             Some(detail) => format!("{diagnostic}: {detail}"),
             None => with_causes(diagnostic),
         };
-        let span = label.map(|label| label.offset()..label.offset() + label.len());
-        let finding = Finding::at(self.file, self.source, self.to_file(span), message);
+        let finding = Finding::at(self.file, self.source, self.range(diagnostic), message);
         findings.push(match diagnostic.help() {
             Some(help) => finding.with_help(help.to_string()),
             None => finding,
         });
+    }
+
+    /// Where in the file stands what Cedar says something of.
+    pub fn range(&self, diagnostic: &dyn Diagnostic) -> Range<usize> {
+        let label = diagnostic.labels().and_then(|mut labels| labels.next());
+        self.to_file(label.map(|label| label.offset()..label.offset() + label.len()))
     }
 
     /// Where in the file some bytes of the text that Cedar's parser was given stand; the whole place if that is not

@@ -97,11 +97,9 @@ pub struct Place {
 /// Every mistake of the files that keeps them from being read. There is none if they make a [`Bundle`](super::Bundle).
 pub fn read(files: &Files, mesh: &Mesh) -> Result<Vec<Clauses>, Findings> {
     let mut findings = Findings::new();
-    let text = |name| files.text(name).unwrap_or_default();
     let policies = Policies::read(files, &mut findings);
     let mut conditions = Policies::default();
-    limits::read(text(limits::FILE), mesh, &mut conditions, &mut findings);
-    rules::Parsed::read(text(rules::FILE), &files.folder, mesh, &mut conditions, &mut findings);
+    super::read_conditions(files, mesh, &mut conditions, &mut findings);
     let mut clauses = Vec::new();
     for (policy, place) in policies.iter().chain(conditions.iter()) {
         match take_apart(policy, &place) {

@@ -96,8 +96,8 @@ impl Files {
 const KNOWN: [&str; 5] = [mesh::FILE, schema::FILE, entities::FILE, limits::FILE, rules::FILE];
 
 /// Links are followed. One that leads nowhere is an error: a policy that is not read forbids nothing.
-fn read_file(path: &Path, name: &str, room: u64) -> Result<String, Finding> {
-    let wrong = |message: String, help| Finding::in_file(name, message).with_help(help);
+fn read_file(path: &Path, name: &str, room: u64) -> Result<String, Findings> {
+    let wrong = |message: String, help| Findings::from(Finding::in_file(name, message).with_help(help));
     let unreadable = |error: std::io::Error| {
         wrong(format!("the file can't be read: {error}"), "it has to be a file of UTF-8 text")
     };

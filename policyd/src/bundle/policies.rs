@@ -1,13 +1,14 @@
 //! `*.cedar`: the access policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
-use daemon::finding::Findings;
+use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
+use daemon::finding::{Finding, Findings};
 
 use super::cedar_text::Place;
 use super::files::Files;
+use crate::lint::{Lint, accepts};
 
 /// The annotation that names a policy: `@id("ratings-from-reviews")`.
 const ID_ANNOTATION: &str = "id";
@@ -85,13 +86,47 @@ impl<'a> Policies<'a> {
                 place.diagnose(error, findings);
             }
         }
-        let mut warnings = Findings::new();
+        let is_application = |warning: &&ValidationWarning| lint_of(warning) == Lint::InapplicableScope;
+        let inapplicable: BTreeSet<&PolicyId> =
+            result.validation_warnings().filter(is_application).map(ValidationWarning::policy_id).collect();
         for warning in result.validation_warnings() {
-            if let Some(place) = self.places.get(warning.policy_id()) {
-                place.diagnose(warning, &mut warnings);
+            // Without an action, the validator calls it impossible, too.
+            if !is_application(&warning) && inapplicable.contains(warning.policy_id()) {
+                continue;
+            }
+            let accepted =
+                self.set.policy(warning.policy_id()).is_some_and(|policy| accepts(policy, lint_of(warning)));
+            if let Some(place) = self.places.get(warning.policy_id()).filter(|_| !accepted) {
+                findings.push(suspicion(warning, place));
             }
         }
-        findings.extend(warnings.iter().map(|finding| finding.clone().as_warning()));
+    }
+}
+
+/// What the validator suspects, in our words.
+fn suspicion(warning: &ValidationWarning, place: &Place<'_>) -> Finding {
+    let id = warning.policy_id();
+    let (message, help) = match warning {
+        ValidationWarning::ImpossiblePolicy(_) => (
+            format!("`{id}` is never satisfied: whatever the request, its condition is false"),
+            "its types alone decide that: correct the condition, or remove the policy",
+        ),
+        ValidationWarning::InvalidActionApplication(_) => (
+            format!("`{id}` is never satisfied: no action is for such a principal and resource"),
+            "a principal is a `Workload` or in a group of them, a resource a `Service` or in a group of them",
+        ),
+        text => (text.to_string(), "write it in letters of one alphabet, without invisible characters"),
+    };
+    let finding = Finding::at(place.file, place.source, place.range(warning), message).with_help(help);
+    finding.as_warning().with_lint(lint_of(warning).name())
+}
+
+const fn lint_of(warning: &ValidationWarning) -> Lint {
+    match warning {
+        ValidationWarning::ImpossiblePolicy(_) => Lint::ImpossibleCondition,
+        ValidationWarning::InvalidActionApplication(_) => Lint::InapplicableScope,
+        // Mixed alphabets and invisible characters; what comes new is told without a change here.
+        _ => Lint::ConfusableText,
     }
 }
 

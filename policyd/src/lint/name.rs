@@ -1,0 +1,97 @@
+//! The names of lints, and `@allow("…")`, by which a policy's author accepts what they find in it.
+
+use cedar_policy::Policy;
+use daemon::finding::did_you_mean;
+
+use super::source::{Report, Source};
+
+/// The annotation that accepts findings: names of lints, with commas between them.
+const ANNOTATION: &str = "allow";
+
+/// A lint. Its name stands in findings and in `@allow`, and stays what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lint {
+    /// Something is named that the bundle doesn't have.
+    UnknownEntity,
+    /// A scope asks for members of what has none.
+    EmptyGroup,
+    /// A scope for which the schema has no action.
+    InapplicableScope,
+    /// A condition that no request meets.
+    ImpossibleCondition,
+    /// A condition that every request meets.
+    AlwaysTrue,
+    /// A `permit` whose requests a `forbid` denies, all of them.
+    CoveredByForbid,
+    /// A policy that says again what a wider one says.
+    RedundantPolicy,
+    /// A policy that says what another one says.
+    DuplicatePolicy,
+    /// Text that looks like other text.
+    ConfusableText,
+    /// Two names that are one but for `-` and `_`.
+    SimilarNames,
+    /// A `*` within a path matches more than one segment.
+    WildcardCrossesSlash,
+    /// A path pattern that matches what only starts or ends alike.
+    UnanchoredPattern,
+    /// A path or host that no request has.
+    UnmatchableText,
+    /// A path with `//`, which is not merged.
+    DoubledSlash,
+    /// A `like` without a wildcard.
+    LikeWithoutWildcard,
+    /// `@allow` with a name that no lint has.
+    UnknownLint,
+}
+
+impl Lint {
+    /// Every lint and its name.
+    pub const ALL: [(Self, &'static str); 16] = [
+        (Self::UnknownEntity, "unknown-entity"),
+        (Self::EmptyGroup, "empty-group"),
+        (Self::InapplicableScope, "inapplicable-scope"),
+        (Self::ImpossibleCondition, "impossible-condition"),
+        (Self::AlwaysTrue, "always-true"),
+        (Self::CoveredByForbid, "covered-by-forbid"),
+        (Self::RedundantPolicy, "redundant-policy"),
+        (Self::DuplicatePolicy, "duplicate-policy"),
+        (Self::ConfusableText, "confusable-text"),
+        (Self::SimilarNames, "similar-names"),
+        (Self::WildcardCrossesSlash, "wildcard-crosses-slash"),
+        (Self::UnanchoredPattern, "unanchored-pattern"),
+        (Self::UnmatchableText, "unmatchable-text"),
+        (Self::DoubledSlash, "doubled-slash"),
+        (Self::LikeWithoutWildcard, "like-without-wildcard"),
+        (Self::UnknownLint, "unknown-lint"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(lint, _)| *lint == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// Whether the author of `policy` accepts what `lint` finds in it.
+pub fn accepts(policy: &Policy, lint: Lint) -> bool {
+    policy.annotation(ANNOTATION).is_some_and(|text| named(text).any(|name| name == lint.name()))
+}
+
+/// Tells each name in an `@allow` that no lint has.
+pub(super) fn check(policies: &[Source<'_>], report: &mut Report) {
+    for policy in policies {
+        let Some((text, span)) = policy.annotation(ANNOTATION) else { continue };
+        let known = || Lint::ALL.into_iter().map(|(_, name)| name);
+        for name in named(text).filter(|name| !known().any(|known| known == *name)) {
+            let help = match did_you_mean(name, known()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "the name of a lint stands in brackets in its finding".to_owned(),
+            };
+            report.add(policy, Lint::UnknownLint, span.clone(), format!("there is no lint `{name}`"), help);
+        }
+    }
+}
+
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
