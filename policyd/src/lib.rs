@@ -5,6 +5,7 @@
 //! # Layout
 //! - [`bundle`]: what an author writes, read and checked as a whole; all mistakes at once;
 //! - [`atoms`]: what a proxy has to look at, derived from the conditions;
+//! - [`boundary`]: requests that show what the policies tell apart; pure;
 //! - [`engine`]: what the policies say of one request, by Cedar; pure;
 //! - [`handlers`]: the check adapters at work;
 //! - [`snapshot`]: bundle and handlers under one revision, replaced whole;
@@ -21,6 +22,7 @@
 
 pub mod app;
 pub mod atoms;
+pub mod boundary;
 pub mod bundle;
 pub mod check;
 pub mod config;

@@ -1,0 +1,322 @@
+//! Requests at the boundaries of a bundle's conditions: enough of them to see what its policies tell apart.
+//!
+//! The conditions that concern a service are made of atoms. For each fact that atoms test, one value is taken for each
+//! way in which all its atoms together can come out; requests are the combinations of such values, of the callers that
+//! policies may know, and of actions. No policy tells a request apart from the one here that has the same outcomes. So
+//! what holds for all requests of an exhaustive list holds for all requests of these callers.
+//!
+//! Pure, and the same for the same bundles.
+
+mod sample;
+mod texts;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use cedar_policy::{ActionConstraint, EntityUid, Policy, ResourceConstraint, pst};
+use jiff::Timestamp;
+use model::{Action, Attributes, Name, Principal, Test};
+
+use crate::atoms::Derived;
+use crate::bundle::Bundle;
+use crate::engine::request::{Kind, uid};
+use values::Values;
+
+/// What bundles tell apart. Made once, and asked for each service.
+#[derive(Debug)]
+pub struct Boundaries<'b> {
+    bundles: Vec<&'b Bundle>,
+    conditions: Vec<Condition>,
+    principals: Vec<Principal>,
+}
+
+/// The conditions of one policy, limit or rule.
+#[derive(Debug)]
+struct Condition {
+    /// Which of the bundles it is of.
+    bundle: usize,
+    /// The entity that its scope names as resource, if any.
+    resource: Option<EntityUid>,
+    /// The actions that its scope may concern, if it is a policy's.
+    actions: Vec<Action>,
+    derived: Derived,
+}
+
+/// What requests to one service are made of.
+#[derive(Debug)]
+pub struct Boundary {
+    service: String,
+    /// Who may call, as far as policies can tell: the workloads of the mesh, those of `entities.json`, those that
+    /// policies name, strangers in each namespace, and a caller without identity.
+    pub principals: Vec<Principal>,
+    /// What kinds of exchange policies are about.
+    pub actions: Vec<Action>,
+    facts: Vec<Values>,
+    /// The facts that are read together by one condition.
+    groups: Vec<Vec<Name>>,
+    reads_everything: bool,
+}
+
+/// Requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requests {
+    /// The requests, without repetition.
+    pub requests: Vec<Attributes>,
+    /// Whether they show every outcome of all atoms together, for each of the principals and actions. Otherwise they
+    /// are a sample: each value of each fact, each pair of them, the combinations of the facts that one policy reads,
+    /// and some at random.
+    pub exhaustive: bool,
+}
+
+impl<'b> Boundaries<'b> {
+    /// What `bundles` tell apart, taken together. O(policies).
+    pub fn new(bundles: &[&'b Bundle]) -> Self {
+        let mut conditions = Vec::new();
+        for (number, bundle) in bundles.iter().enumerate() {
+            let policies = bundle.policies.policies().map(|policy| (policy, actions(policy)));
+            let others = bundle.conditions.policies().map(|policy| (policy, Vec::new()));
+            conditions.extend(policies.chain(others).map(|(policy, actions)| Condition {
+                bundle: number,
+                resource: resource(policy),
+                actions,
+                derived: derived(policy),
+            }));
+        }
+        Self { conditions, principals: principals(bundles), bundles: bundles.to_vec() }
+    }
+
+    /// The services of all bundles.
+    pub fn services(&self) -> BTreeSet<&'b str> {
+        self.bundles.iter().flat_map(|bundle| bundle.mesh.services.keys().map(String::as_str)).collect()
+    }
+
+    /// What requests to `service` are made of.
+    pub fn of(&self, service: &str) -> Boundary {
+        let scopes: Vec<HashSet<EntityUid>> =
+            self.bundles.iter().map(|bundle| scopes(service, bundle)).collect();
+        let concerns = |condition: &&Condition| match &condition.resource {
+            None => true,
+            Some(named) => scopes.get(condition.bundle).is_some_and(|scopes| scopes.contains(named)),
+        };
+        let mut tests: BTreeMap<&Name, BTreeSet<&Test>> = BTreeMap::new();
+        let mut actions = BTreeSet::from([Action::Http]);
+        let mut groups = BTreeSet::new();
+        let mut reads_everything = false;
+        for condition in self.conditions.iter().filter(concerns) {
+            actions.extend(&condition.actions);
+            reads_everything |= condition.derived.reads_everything;
+            for atom in &condition.derived.atoms {
+                tests.entry(&atom.name).or_default().insert(&atom.test);
+            }
+            let read: BTreeSet<&Name> = condition.derived.atoms.iter().map(|atom| &atom.name).collect();
+            groups.insert(read.into_iter().cloned().collect::<Vec<Name>>());
+        }
+        let facts = tests.iter().map(|(name, tests)| {
+            let tests: Vec<&Test> = tests.iter().copied().collect();
+            let mut seeds = seeds(name, service);
+            if tests.contains(&&Test::Value) {
+                seeds.extend(self.words());
+            }
+            values::of((*name).clone(), &tests, &[], &seeds)
+        });
+        Boundary {
+            service: service.to_owned(),
+            principals: self.principals.clone(),
+            actions: actions.into_iter().collect(),
+            facts: facts.collect(),
+            groups: groups.into_iter().collect(),
+            reads_everything,
+        }
+    }
+
+    /// What a policy may compare a fact with that it reads by value.
+    fn words(&self) -> BTreeSet<String> {
+        let services = self.bundles.iter().flat_map(|bundle| bundle.mesh.services.iter());
+        let words = services.flat_map(|(name, service)| [name.clone(), service.namespace.clone()]);
+        words.take(WORDS_MAX).collect()
+    }
+}
+
+impl Boundary {
+    /// The requests of all principals.
+    pub fn requests(&self) -> Requests {
+        self.requests_from(&self.principals)
+    }
+
+    /// The requests of some principals, which need not be among its own.
+    pub fn requests_from(&self, principals: &[Principal]) -> Requests {
+        let (tcp, others): (Vec<Action>, Vec<Action>) =
+            self.actions.iter().partition(|action| **action == Action::Tcp);
+        let all: Vec<&Values> = self.facts.iter().collect();
+        let of_tcp = self.facts.iter().filter(|fact| IN_TCP.contains(&fact.name)).collect();
+        let mut requests = Vec::new();
+        let mut exhaustive = !self.reads_everything && self.facts.iter().all(|fact| fact.complete);
+        for (actions, facts) in [(others, all), (tcp, of_tcp)] {
+            exhaustive &= self.combine(principals, &actions, &facts, &mut requests);
+        }
+        Requests { requests, exhaustive }
+    }
+
+    /// Adds the combinations of principals, actions and values. Whether these are all.
+    fn combine(
+        &self,
+        principals: &[Principal],
+        actions: &[Action],
+        facts: &[&Values],
+        requests: &mut Vec<Attributes>,
+    ) -> bool {
+        if principals.is_empty() || actions.is_empty() {
+            return true;
+        }
+        let sizes =
+            [principals.len(), actions.len()].into_iter().chain(facts.iter().map(|fact| fact.values.len()));
+        let groups = self.groups.iter().map(|names| {
+            let read = facts.iter().zip(2..).filter(|(fact, _)| names.contains(&fact.name));
+            [0, 1].into_iter().chain(read.map(|(_, dimension)| dimension)).collect()
+        });
+        let combinations = sample::combinations(&sizes.collect::<Vec<_>>(), &groups.collect::<Vec<_>>());
+        for row in combinations.rows {
+            let mut choices = row.into_iter();
+            let (Some(principal), Some(action)) = (
+                choices.next().and_then(|choice| principals.get(choice)),
+                choices.next().and_then(|choice| actions.get(choice)),
+            ) else {
+                continue;
+            };
+            let mut request = self.ordinary(principal, *action);
+            for (fact, choice) in facts.iter().zip(choices) {
+                let value = fact.values.get(choice).and_then(Option::as_ref);
+                values::set(&mut request, &fact.name, value);
+            }
+            requests.push(request);
+        }
+        combinations.whole
+    }
+
+    /// A request with nothing special about it.
+    fn ordinary(&self, principal: &Principal, action: Action) -> Attributes {
+        Attributes {
+            principal: principal.clone(),
+            action,
+            resource: self.service.clone(),
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            host: self.service.clone(),
+            source_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            tls: *principal != Principal::Unauthenticated,
+            time: ordinary_time(),
+            ..Attributes::default()
+        }
+    }
+}
+
+/// The most words of a mesh that a fact takes which is read by value.
+const WORDS_MAX: usize = 16;
+
+/// Ordinary texts of a fact.
+fn seeds(name: &Name, service: &str) -> Vec<String> {
+    let texts: &[&str] = match name {
+        Name::Method => &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        Name::Path => &["/"],
+        Name::Host => &[service],
+        _ => &["x", ""],
+    };
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// What is known of a connection that is not HTTP.
+const IN_TCP: [Name; 3] = [Name::SourceIp, Name::Tls, Name::Time];
+
+/// When requests arrive unless a condition reads the time: as in tests.
+fn ordinary_time() -> Timestamp {
+    crate::unit_test::request_text::DEFAULT_TIME.parse().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The entities that a scope may name to concern `service`: itself and its ancestors.
+fn scopes(service: &str, bundle: &Bundle) -> HashSet<EntityUid> {
+    let Ok(service) = uid(Kind::Service, service) else { return HashSet::new() };
+    let ancestors = bundle.entities.ancestors(&service).into_iter().flatten().cloned();
+    ancestors.chain([service.clone()]).collect()
+}
+
+fn resource(policy: &Policy) -> Option<EntityUid> {
+    match policy.resource_constraint() {
+        ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
+        ResourceConstraint::Eq(uid) | ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => {
+            Some(uid)
+        }
+    }
+}
+
+/// The actions that a policy's scope may concern.
+fn actions(policy: &Policy) -> Vec<Action> {
+    let named = match policy.action_constraint() {
+        ActionConstraint::Any => return Action::ALL.to_vec(),
+        ActionConstraint::Eq(uid) => vec![uid],
+        ActionConstraint::In(uids) => uids,
+    };
+    named.iter().filter_map(|uid| Action::from_id(uid.id().unescaped())).collect()
+}
+
+fn derived(policy: &Policy) -> Derived {
+    let mut derived = Derived::default();
+    match pst::Template::try_from(policy.as_ref().template().clone()) {
+        Ok(policy) => derived.policy(&policy),
+        Err(_) => derived.reads_everything = true,
+    }
+    derived
+}
+
+/// Everyone whom policies may know, and strangers.
+fn principals(bundles: &[&Bundle]) -> Vec<Principal> {
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut namespaces: BTreeSet<String> = BTreeSet::new();
+    let mut principals = Vec::new();
+    let mut add = |principal: Principal| {
+        if known.insert(principal.as_str().to_owned()) {
+            principals.push(principal);
+        }
+    };
+    for service in bundles.iter().flat_map(|bundle| bundle.mesh.services.values()) {
+        add(Principal::Workload(service.spiffe_id.clone()));
+        namespaces.insert(service.namespace.clone());
+    }
+    let listed = bundles.iter().flat_map(|bundle| bundle.entities.iter().map(cedar_policy::Entity::uid));
+    let sets = bundles.iter().flat_map(|bundle| [&bundle.policies, &bundle.conditions]);
+    let literals = sets.flat_map(|set| set.policies()).flat_map(Policy::entity_literals);
+    let mut named: Vec<(String, String)> = listed
+        .chain(literals)
+        .map(|uid| (uid.type_name().to_string(), uid.id().unescaped().to_owned()))
+        .collect();
+    named.sort();
+    for (kind, id) in named {
+        match kind.as_str() {
+            "Workload" => {
+                // An id that is no SPIFFE ID is nobody's.
+                if let Ok(principal) = id.parse() {
+                    add(principal);
+                }
+            }
+            "Namespace" => {
+                namespaces.insert(id);
+            }
+            _ => {}
+        }
+    }
+    add(Principal::Unauthenticated);
+    namespaces.insert(STRANGER.to_owned());
+    for domain in bundles.iter().map(|bundle| &bundle.mesh.trust_domain) {
+        // A namespace that is no part of a SPIFFE ID has no workloads.
+        namespaces
+            .iter()
+            .filter_map(|namespace| domain.workload(namespace, STRANGER).ok())
+            .for_each(|id| add(Principal::Workload(id)));
+    }
+    principals
+}
+
+/// The service account, and the namespace, of callers that nobody has heard of.
+const STRANGER: &str = "stranger";
+
+#[cfg(test)]
+mod tests;
