@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use model::{AtomSet, FailMode, Limit, Operand, Revision, SpiffeId};
+use model::{AtomSet, FailMode, Limit, Name, Operand, Revision, SpiffeId};
 
 /// The state of the mesh as one proxy needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +39,19 @@ pub struct Service {
     pub enforcement: Enforcement,
     /// The tests that decide; only for services that the proxy enforces for.
     pub atoms: Option<AtomSet>,
+    /// How decisions on its requests are logged, if they are; only for services that the proxy enforces for.
+    pub decision_log: Option<DecisionLog>,
+}
+
+/// How the decisions on a service's requests are logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionLog {
+    /// The part of the hits that is logged, from 0 to 1. Misses always are.
+    pub sample_hits: f64,
+    /// The headers, parameters, cookies and claims that are logged: those that policies read.
+    pub recorded: Vec<Name>,
+    /// What is logged as a digest: the principal, or facts of the request.
+    pub masked: Vec<Operand>,
 }
 
 /// One instance of a service.

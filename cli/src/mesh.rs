@@ -1,18 +1,18 @@
 //! A whole mesh in one process: the CA, policyd, and a sidecar for each service instance.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use daemon::Clock;
+use daemon::{Clock, Rotation};
 use futures_util::future::{join_all, try_join_all};
 use identity::TrustBundle;
 use model::SpiffeId;
 use policyd::bundle::mesh::{Application as Declared, Instance, Service};
 use policyd::bundle::{Bundle, Files};
 use policyd::publish::Addresses;
-use proxy::config::{AccessLogDestination, Address};
+use proxy::config::{AccessLogDestination, Address, DecisionLogDestination};
 use tokio::net::TcpStream;
 
 use crate::application::{Launch, Order, Running};
@@ -26,6 +26,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the join tokens of the daemons are good: they are used within seconds.
 const TOKEN_TTL: Duration = Duration::from_secs(300);
 
+/// For a machine of one's own: some hundred thousand decisions of each sidecar.
+const ROTATION: Rotation = Rotation { size_max: 64 * 1024 * 1024, keep: 2 };
+
 /// What a mesh is made of.
 #[derive(Debug)]
 pub struct Options {
@@ -37,6 +40,8 @@ pub struct Options {
     pub clock: Clock,
     /// Where the sidecars' access logs go.
     pub access_log: AccessLogDestination,
+    /// The folder of the sidecars' decision logs, one file each; none without.
+    pub decision_logs: Option<PathBuf>,
 }
 
 /// A mesh at work.
@@ -48,6 +53,8 @@ pub struct Mesh {
     pub ca: ca::app::Bound,
     /// The policy daemon.
     pub policyd: policyd::app::Bound,
+    /// The folder of the decision logs.
+    pub decision_logs: Option<PathBuf>,
     /// The sidecars with the services behind them, in the bundle's order.
     pub sidecars: Vec<Sidecar>,
 }
@@ -106,7 +113,8 @@ impl Mesh {
             .map(|sidecar| (sidecar.instance.name.clone(), sidecar.listeners.addresses().inbound))
             .collect();
         let policyd = start_policyd(options, &bundle, &ca, addresses).await?;
-        let mut mesh = Self { bundle, ca, policyd, sidecars: Vec::new() };
+        let decision_logs = options.decision_logs.clone();
+        let mut mesh = Self { bundle, ca, policyd, decision_logs, sidecars: Vec::new() };
         match mesh.start_sidecars(prepared, options, launch).await {
             Ok(()) => Ok(mesh),
             Err(error) => {
@@ -280,6 +288,7 @@ async fn prepare_one(
         trust_bundle,
         join_token: ca.join_token(&service.spiffe_id, &instance.name, TOKEN_TTL)?,
         access_log: options.access_log.clone(),
+        decision_log: options.decision_logs.as_deref().map(|folder| decision_log(folder, &instance.name)),
         base_dir: options.bundle.clone(),
     };
     let listeners = proxy::app::bind(&config)
@@ -292,6 +301,10 @@ async fn prepare_one(
         config,
         listeners,
     })
+}
+
+fn decision_log(folder: &Path, instance: &str) -> DecisionLogDestination {
+    DecisionLogDestination { path: folder.join(format!("{instance}.jsonl")), rotation: ROTATION }
 }
 
 fn loopback() -> SocketAddr {

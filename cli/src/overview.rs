@@ -1,5 +1,7 @@
 //! What `tidegate up` shows once everything runs.
 
+use std::path::PathBuf;
+
 use api::config::Enforcement;
 use comfy_table::{Table, TableStyle, presets};
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +21,8 @@ pub struct Overview {
     pub ingress: Vec<Ingress>,
     /// What to try.
     pub tries: Vec<Try>,
+    /// The folder of the decision logs, one file for each instance.
+    pub decision_logs: Option<PathBuf>,
 }
 
 /// One instance.
@@ -94,6 +98,7 @@ impl Overview {
             admin: Admin { ca: mesh.ca.admin_address.to_string(), policyd: mesh.policyd.admin.to_string() },
             ingress: ingress.collect(),
             tries: tries.collect(),
+            decision_logs: mesh.decision_logs.clone(),
         }
     }
 

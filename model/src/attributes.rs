@@ -345,6 +345,26 @@ impl Action {
     }
 }
 
+/// As policies write it.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("context.")?;
+        match self {
+            Self::Method => f.write_str("method"),
+            Self::Path => f.write_str("path"),
+            Self::Host => f.write_str("host"),
+            Self::Operation => f.write_str("operation"),
+            Self::SourceIp => f.write_str("source_ip"),
+            Self::Tls => f.write_str("tls"),
+            Self::Time => f.write_str("time"),
+            Self::Header(field) | Self::Query(field) | Self::Cookie(field) | Self::Claim(field) => {
+                let record = self.field().map_or("", |(record, _)| record.as_str());
+                write!(f, "{record}[{field:?}]")
+            }
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_fact().fmt(f)

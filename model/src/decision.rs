@@ -16,6 +16,18 @@ pub enum Verdict {
     Deny,
 }
 
+/// Where a decision came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A proxy's cache.
+    Hit,
+    /// policyd.
+    Miss,
+    /// The fail mode: no decision could be had.
+    Degraded,
+}
+
 /// What happens to a request for which no decision can be had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,6 +74,17 @@ pub struct Shadow {
     pub reasons: Vec<String>,
     /// Something failed on the way: it would have been a denial, for that.
     pub degraded: bool,
+}
+
+impl Source {
+    /// The source's name in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Degraded => "degraded",
+        }
+    }
 }
 
 /// One part's say in a decision: the policies', or one check adapter's.

@@ -7,12 +7,14 @@
 //! - [`key`]: the decision-cache key, made of those tests' outcomes;
 //! - [`operand`]: how a limit's key or an instance's field is read from a request, [`Operand`];
 //! - [`decision`]: the answer, [`Decision`], and how answers combine;
+//! - [`decision_line`]: an answer in a log, with all that it was made from, [`DecisionLine`];
 //! - [`limit`]: rate limits and their [`Rate`]s;
 //! - [`revision`]: which state of the policies an answer came from, [`Revision`].
 
 pub mod atom;
 pub mod attributes;
 pub mod decision;
+pub mod decision_line;
 pub mod key;
 pub mod limit;
 pub mod operand;
@@ -23,6 +25,7 @@ pub mod spiffe_id;
 pub use atom::{Atom, AtomSet, Test};
 pub use attributes::{Action, Attributes, Name, Principal, Record, Value};
 pub use decision::{Decision, FailMode, Shadow, Verdict};
+pub use decision_line::DecisionLine;
 pub use limit::{Limit, Rate, Scope};
 pub use operand::{Operand, ResponseFacts};
 pub use pattern::Pattern;

@@ -4,6 +4,7 @@
 
 pub mod cedar_text;
 pub mod clauses;
+pub mod decision_log;
 pub mod entities;
 pub mod expression;
 pub mod files;
@@ -81,6 +82,7 @@ impl Bundle {
         atoms.add(&conditions.set);
         let names = read_names(&atoms, &adapters, &limits);
         lower_case_headers(files, &names, &mut findings);
+        decision_log::check(&mesh.decision_log, &names, text(mesh::FILE), &mut findings);
         let schemas = match schema::build(files.text(schema::FILE), names) {
             Ok(schemas) => schemas,
             Err(wrong) => {

@@ -1,12 +1,12 @@
 //! What each proxy is told of a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use api::config::{Config, Endpoint, Service};
-use model::{Scope, SpiffeId};
+use api::config::{Config, DecisionLog, Endpoint, Service};
+use model::{AtomSet, Name, Operand, Scope, SpiffeId};
 
-use crate::bundle::mesh;
+use crate::bundle::{Bundle, mesh};
 use crate::snapshot::Snapshot;
 
 /// Inbound addresses by instance name, for instances whose address the bundle leaves open.
@@ -31,6 +31,11 @@ pub fn config(snapshot: &Snapshot, peer: &SpiffeId, services: &[String], address
         denial_exposure: service.denial_exposure,
         enforcement: service.enforcement,
         atoms: bundle.atoms.get(name).filter(|_| own(name)).cloned(),
+        decision_log: bundle
+            .atoms
+            .get(name)
+            .filter(|_| own(name) && service.decision_log)
+            .map(|atoms| decision_log(bundle, atoms)),
     });
     let limits = bundle.limits.iter().filter(|limit| limit.service.as_ref().is_none_or(own));
     Config {
@@ -39,6 +44,25 @@ pub fn config(snapshot: &Snapshot, peer: &SpiffeId, services: &[String], address
         limits: limits.map(|limit| limit.limit.clone()).collect(),
         handlers: bundle.rules.report_handlers(),
         rules: bundle.rules.report_rules(),
+    }
+}
+
+/// How decisions made of these atoms are logged.
+fn decision_log(bundle: &Bundle, atoms: &AtomSet) -> DecisionLog {
+    let mesh::DecisionLog { sample_hits, masks } = &bundle.mesh.decision_log;
+    let mut recorded: BTreeSet<&Name> = atoms.atoms().iter().map(|atom| &atom.name).collect();
+    if !atoms.is_cacheable() {
+        // Something reads what no atom stands for: it may be any.
+        recorded.extend(&bundle.schemas.declared);
+    }
+    recorded.retain(|name| name.field().is_some());
+    let always = [Name::Method, Name::Path, Name::Host, Name::SourceIp];
+    let masked = always.iter().chain(recorded.iter().copied()).filter(|name| masks.cover(name));
+    let masked = masked.cloned().map(Operand::Context).chain(masks.principal.then_some(Operand::Principal));
+    DecisionLog {
+        sample_hits: *sample_hits,
+        masked: masked.collect(),
+        recorded: recorded.into_iter().cloned().collect(),
     }
 }
 

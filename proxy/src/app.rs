@@ -18,6 +18,7 @@ use crate::access_log::AccessLog;
 use crate::applied::{Applier, Current};
 use crate::check::Checker;
 use crate::config::Config;
+use crate::decision_log::DecisionLog;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
 use crate::listener::Listener;
@@ -101,7 +102,7 @@ pub async fn bind(config: &Config) -> io::Result<Listeners> {
 /// admin port is served.
 ///
 /// # Errors
-/// When the CA refuses the join token, or the access log can't be opened.
+/// When the CA refuses the join token, or a log can't be opened.
 pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow::Result<Bound> {
     let frame = Frame::new();
     let certificate = frame.readiness.block("a certificate");
@@ -140,6 +141,9 @@ impl Frame {
         let addresses = sockets.addresses;
         let access_log = AccessLog::open(&config.access_log, &self.lifecycle, &self.metrics).await;
         let access_log = access_log.context("the access log can't be opened")?;
+        let decision_log =
+            DecisionLog::open(config.decision_log.as_ref(), &config.instance, &self.lifecycle, &self.metrics);
+        let decision_log = decision_log.await.context("the decision log can't be opened")?;
         let current = Current::nothing();
         let client = Arc::new(Client::new(config.policyd.clone(), source.clone(), clock.clone()));
         let watcher = self.watcher(&config, &client, &current, &source, &clock, first_config);
@@ -154,6 +158,7 @@ impl Frame {
                 clock: clock.clone(),
                 metrics: self.metrics,
                 access_log,
+                decision_log,
                 current: current.clone(),
             }),
             current: current.clone(),

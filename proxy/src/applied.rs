@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::Environment;
-use api::config::{self, Config, Enforcement, Exposure};
+use api::config::{self, Config, DecisionLog, Enforcement, Exposure};
 use daemon::Clock;
 use identity::Source;
 use model::{AtomSet, FailMode, Revision};
@@ -46,6 +46,8 @@ pub(crate) struct Enforced {
     pub exposure: Exposure,
     /// What decisions and limits do to requests.
     pub enforcement: Enforcement,
+    /// How decisions are logged, if they are.
+    pub decision_log: Option<DecisionLog>,
 }
 
 /// Why a configuration can't be applied. The one before stays.
@@ -117,6 +119,7 @@ impl Applied {
                     fail_mode: service.fail_mode,
                     exposure: service.denial_exposure,
                     enforcement: service.enforcement,
+                    decision_log: service.decision_log.clone(),
                 })
             });
         let service = |service: &config::Service| {

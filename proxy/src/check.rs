@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use daemon::Clock;
+pub(crate) use model::decision::Source;
 use model::{Attributes, Decision, FailMode, Revision, Verdict, key};
 use tokio::sync::watch;
 
@@ -35,28 +36,6 @@ pub(crate) struct Checked {
     pub decision: Arc<Decision>,
     /// Where it came from.
     pub source: Source,
-}
-
-/// Where a decision came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Source {
-    /// The cache.
-    Hit,
-    /// policyd.
-    Miss,
-    /// The fail mode: no decision could be had.
-    Degraded,
-}
-
-impl Source {
-    /// The source's name in logs and metrics.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Degraded => "degraded",
-        }
-    }
 }
 
 /// Decides on requests to this proxy's own service. Clones share everything.

@@ -2,11 +2,12 @@
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use daemon::config_file;
-use daemon::{Finding, Findings};
+use daemon::{Finding, Findings, Rotation};
 use identity::TrustBundle;
 use model::spiffe_id::SpiffeIdError;
 use model::{SpiffeId, TrustDomain};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 pub use crate::access_log::Destination as AccessLogDestination;
+pub use crate::decision_log::Destination as DecisionLogDestination;
 pub use crate::policy_client::Address;
 
 /// What a proxy needs to know before it starts. Everything else it learns from policyd.
@@ -43,12 +45,18 @@ pub struct Config {
     pub join_token: String,
     /// Where the access log goes.
     pub access_log: AccessLogDestination,
+    /// Where the decision log goes, if anywhere.
+    pub decision_log: Option<DecisionLogDestination>,
     /// Where relative file names of report handlers start.
     pub base_dir: PathBuf,
 }
 
 /// The longest join token, in bytes.
 const JOIN_TOKEN_MAX: usize = 4096;
+/// After how many MiB a decision log is put aside: what is good, and what is taken.
+const ROTATE_MIB: (RangeInclusive<u64>, u64) = (1..=10_240, 64);
+/// How many decision logs are kept besides the one that is written.
+const KEEP: (RangeInclusive<u64>, u64) = (0..=1000, 8);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[derive(Deserialize)]
@@ -68,7 +76,16 @@ struct RawConfig {
     join_token: Option<Spanned<String>>,
     join_token_file: Option<Spanned<PathBuf>>,
     access_log: Option<String>,
+    decision_log: Option<RawDecisionLog>,
     report_files: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDecisionLog {
+    file: PathBuf,
+    rotate_mib: Option<Spanned<u64>>,
+    keep: Option<Spanned<u64>>,
 }
 
 /// Turns raw values into what they mean, and notes each that has no meaning.
@@ -114,6 +131,7 @@ impl Reader<'_> {
         let ca = self.address(&raw.ca, domain.as_ref().map(identity::ca_id));
         let trust_bundle = domain.and_then(|domain| self.trust_bundle(domain, &raw.trust_bundle));
         let join_token = self.join_token(raw.join_token, raw.join_token_file);
+        let decision_log = raw.decision_log.map(|raw| self.decision_log(&raw));
         Some(Config {
             instance: instance?,
             service: service?,
@@ -133,6 +151,10 @@ impl Reader<'_> {
                 None | Some("stdout") => AccessLogDestination::Stdout,
                 Some("off") => AccessLogDestination::Off,
                 Some(path) => AccessLogDestination::File(self.folder.join(path)),
+            },
+            decision_log: match decision_log {
+                Some(destination) => Some(destination?),
+                None => None,
             },
             base_dir: raw.report_files.map_or_else(|| self.folder.to_owned(), |path| self.folder.join(path)),
         })
@@ -228,6 +250,29 @@ impl Reader<'_> {
                     Finding::in_file(self.file, "neither `join_token` nor `join_token_file` is given");
                 self.findings.push(finding.with_help("`tidegate ca token` makes one"));
                 None
+            }
+        }
+    }
+
+    fn decision_log(&mut self, raw: &RawDecisionLog) -> Option<DecisionLogDestination> {
+        let rotate_mib = self.number(raw.rotate_mib.as_ref(), &ROTATE_MIB);
+        let keep = self.number(raw.keep.as_ref(), &KEEP).and_then(|keep| u32::try_from(keep).ok());
+        let rotation = Rotation { size_max: rotate_mib? * 1024 * 1024, keep: keep? };
+        Some(DecisionLogDestination { path: self.folder.join(&raw.file), rotation })
+    }
+
+    /// A number within a range; the one that is taken if none is given.
+    fn number(
+        &mut self,
+        value: Option<&Spanned<u64>>,
+        (range, otherwise): &(RangeInclusive<u64>, u64),
+    ) -> Option<u64> {
+        match value {
+            None => Some(*otherwise),
+            Some(value) if range.contains(&value.value) => Some(value.value),
+            Some(value) => {
+                let (from, to) = (range.start(), range.end());
+                self.wrong(value, format!("`{}` is not from {from} to {to}", value.value))
             }
         }
     }

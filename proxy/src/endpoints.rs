@@ -176,6 +176,7 @@ mod tests {
             denial_exposure: config::Exposure::Mesh,
             enforcement: config::Enforcement::Enforce,
             atoms: None,
+            decision_log: None,
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::access_log::{AccessLog, Line};
 use crate::applied::Current;
 use crate::check::Checked;
+use crate::decision_log::{DecisionLog, Entry};
 use crate::endpoints::Endpoint;
 use crate::headers::Ids;
 use crate::metrics::Metrics;
@@ -56,6 +57,7 @@ pub(crate) struct Observers {
     pub clock: Clock,
     pub metrics: Metrics,
     pub access_log: AccessLog,
+    pub decision_log: DecisionLog,
     pub current: Current,
 }
 
@@ -144,8 +146,13 @@ impl Record {
         cached: usize,
         enforces: bool,
     ) {
-        self.attributes = Some(attributes);
         self.decision_time = Some(asked.elapsed());
+        let applied = self.observers.current.applied();
+        self.observers.decision_log.log(
+            applied.enforced.as_ref().and_then(|enforced| enforced.decision_log.as_ref()),
+            &Entry { request_id: &self.ids.request_id, attributes: &attributes, checked, enforced: enforces },
+        );
+        self.attributes = Some(attributes);
         self.checked = Some(checked.clone());
         let verdict = match checked.decision.verdict {
             Verdict::Deny if !enforces => WOULD_DENY,

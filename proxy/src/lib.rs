@@ -12,7 +12,7 @@
 //! - `limits`: what it is charged to;
 //! - `upstream`, `endpoints`, `pool`: which instance gets it, over which connection;
 //! - `respond`: every answer that is not an upstream's;
-//! - `exchange`, `body`, `access_log`, `metrics`, `report`: what is told of it afterwards.
+//! - `exchange`, `body`, `access_log`, `decision_log`, `metrics`, `report`: what is told of it afterwards.
 //!
 //! Around them: [`config`] (the file), [`app`] (wiring, start, drain), `policy_client` (the way to policyd) and
 //! `applied` (what policyd said last).
@@ -34,6 +34,7 @@ mod check;
 mod chunks;
 pub mod config;
 mod decision_cache;
+mod decision_log;
 mod endpoints;
 mod exchange;
 mod framing;

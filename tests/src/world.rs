@@ -39,11 +39,14 @@ impl World {
         let bundle = folder.path().join("bundle");
         copy(&examples().join("bookinfo"), &bundle)?;
         edit(&bundle);
+        let decisions = folder.path().join("decisions");
+        std::fs::create_dir(&decisions)?;
         let clock = Clock::system();
         let options = Options {
             bundle,
             state: folder.path().join("state"),
             clock: clock.clone(),
+            decision_logs: Some(decisions),
             access_log: AccessLogDestination::File(folder.path().join("access.jsonl")),
         };
         let mesh = Mesh::start(options, &InProcess).await?;
@@ -103,6 +106,11 @@ impl World {
     /// The access log of all sidecars.
     pub fn access_log(&self) -> PathBuf {
         self.folder.path().join("access.jsonl")
+    }
+
+    /// The decision log of the sidecar of `instance`.
+    pub fn decision_log(&self, instance: &str) -> PathBuf {
+        self.folder.path().join(format!("decisions/{instance}.jsonl"))
     }
 
     /// Where a browser reaches the product page.

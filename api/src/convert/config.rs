@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::limits::fail_mode;
 use super::{ConvertError, converted, millis, parsed, required};
 use crate::config::{
-    Config, Endpoint, Enforcement, Exposure, ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
+    Config, DecisionLog, Endpoint, Enforcement, Exposure, ReportAction, ReportHandler, ReportInstance,
+    ReportRule, Service,
 };
 use crate::policy as wire;
 
@@ -50,6 +51,7 @@ impl From<&Service> for wire::Service {
             denial_exposure: exposure.into(),
             enforcement: wire::Enforcement::from(service.enforcement).into(),
             atoms: service.atoms.as_ref().map(wire::AtomSet::from),
+            decision_log: service.decision_log.as_ref().map(wire::DecisionLog::from),
         }
     }
 }
@@ -76,6 +78,31 @@ impl TryFrom<wire::Service> for Service {
             denial_exposure,
             enforcement: enforcement(service.enforcement)?,
             atoms: service.atoms.map(TryInto::try_into).transpose()?,
+            decision_log: service.decision_log.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<&DecisionLog> for wire::DecisionLog {
+    fn from(log: &DecisionLog) -> Self {
+        Self {
+            sample_hits: log.sample_hits,
+            recorded: log.recorded.iter().map(wire::Name::from).collect(),
+            masked: log.masked.iter().map(wire::Operand::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::DecisionLog> for DecisionLog {
+    type Error = ConvertError;
+    fn try_from(log: wire::DecisionLog) -> Result<Self, Self::Error> {
+        if !(0.0..=1.0).contains(&log.sample_hits) {
+            return Err(ConvertError::invalid("decision_log.sample_hits", "it is not from 0 to 1"));
+        }
+        Ok(Self {
+            sample_hits: log.sample_hits,
+            recorded: converted(log.recorded)?,
+            masked: converted(log.masked)?,
         })
     }
 }
@@ -178,7 +205,7 @@ impl TryFrom<wire::ReportInstance> for ReportInstance {
 
 #[cfg(test)]
 mod tests {
-    use model::{AtomSet, FailMode, Operand, Revision};
+    use model::{AtomSet, FailMode, Name, Operand, Revision};
 
     use super::*;
 
@@ -196,6 +223,11 @@ mod tests {
             denial_exposure: Exposure::All,
             enforcement: Enforcement::Observe,
             atoms: Some(AtomSet::new(vec![], true)),
+            decision_log: Some(DecisionLog {
+                sample_hits: 0.25,
+                recorded: vec![Name::Cookie("c".into())],
+                masked: vec![Operand::Principal, Operand::Context(Name::Cookie("c".into()))],
+            }),
         }
     }
 
@@ -223,6 +255,14 @@ mod tests {
         };
         assert_eq!(Config::try_from(wire::Config::from(&config)), Ok(config));
         assert_eq!(Config::try_from(wire::Config::default()), Err(ConvertError::Missing("revision")));
+    }
+
+    #[test]
+    fn a_part_of_the_hits_that_is_no_part_is_refused() {
+        for sample_hits in [-0.1, 1.1, f64::NAN] {
+            let log = wire::DecisionLog { sample_hits, ..wire::DecisionLog::default() };
+            assert!(DecisionLog::try_from(log).is_err(), "{sample_hits}");
+        }
     }
 
     #[test]

@@ -225,6 +225,21 @@ pub struct Service {
     pub atoms: ::core::option::Option<AtomSet>,
     #[prost(enumeration = "Enforcement", tag = "8")]
     pub enforcement: i32,
+    /// only for services that the proxy enforces for; absent: none
+    #[prost(message, optional, tag = "9")]
+    pub decision_log: ::core::option::Option<DecisionLog>,
+}
+/// How the decisions on a service's requests are logged.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DecisionLog {
+    /// the part of the hits that is logged, from 0 to 1; misses always are
+    #[prost(double, tag = "1")]
+    pub sample_hits: f64,
+    /// the headers, parameters, cookies and claims that are logged
+    #[prost(message, repeated, tag = "2")]
+    pub recorded: ::prost::alloc::vec::Vec<Name>,
+    #[prost(message, repeated, tag = "3")]
+    pub masked: ::prost::alloc::vec::Vec<Operand>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

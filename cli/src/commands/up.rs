@@ -59,6 +59,7 @@ impl Up {
             bundle: folder.clone(),
             state: state.path().to_owned(),
             clock: clock.clone(),
+            decision_logs: Some(decision_logs(state.path())?),
             access_log: self.access_log.map_or(AccessLogDestination::Off, AccessLogDestination::File),
         };
         let tidegate = std::env::current_exe().context("this program can't be found again")?;
@@ -75,9 +76,10 @@ impl Up {
         print(&match self.format {
             Format::Json => serde_json::to_string(&overview)?,
             Format::Text => format!(
-                "{}\nCertificates: tidegate audit rotation --ledger {}\nStop with Ctrl-C.",
+                "{}\nCertificates: tidegate audit rotation --ledger {}\nDecisions: {}/*.jsonl\nStop with Ctrl-C.",
                 overview.text(clock.now()),
-                state.path().join("ledger.sqlite").display()
+                state.path().join("ledger.sqlite").display(),
+                state.path().join("decisions").display()
             ),
         });
         let told = tokio::spawn(tell(mesh.policyd.status.clone()));
@@ -88,6 +90,13 @@ impl Up {
         }
         Ok(Outcome::Clean)
     }
+}
+
+/// The folder of decision logs, made if there is none.
+fn decision_logs(state: &Path) -> Result<PathBuf> {
+    let folder = state.join("decisions");
+    std::fs::create_dir_all(&folder).with_context(|| format!("`{}` can't be made", folder.display()))?;
+    Ok(folder)
 }
 
 /// Resolves on Ctrl-C, on SIGTERM, and when the terminal is closed: the services would not notice that by themselves.

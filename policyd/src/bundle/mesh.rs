@@ -12,6 +12,9 @@ use model::{FailMode, SpiffeId, TrustDomain};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+pub use super::decision_log::DecisionLog;
+use super::decision_log::{self, RawDecisionLog};
+
 /// The file's name within a bundle.
 pub const FILE: &str = "mesh.yaml";
 
@@ -33,6 +36,8 @@ pub struct Mesh {
     pub certificate_ttl: Duration,
     /// How long a proxy may reuse a decision while policyd is silent.
     pub decision_validity: Duration,
+    /// How decisions are logged.
+    pub decision_log: DecisionLog,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
     /// What `tidegate up` suggests to try.
@@ -64,6 +69,8 @@ pub struct Service {
     pub denial_exposure: Exposure,
     /// What decisions and limits do to requests.
     pub enforcement: Enforcement,
+    /// Whether decisions on it are logged.
+    pub decision_log: bool,
     /// Where callers from outside the mesh are let in, if they are; port 0 for any free one.
     pub ingress: Option<SocketAddr>,
     /// Its instances, in the file's order.
@@ -98,6 +105,8 @@ struct RawMesh {
     trust_domain: Spanned<String>,
     certificate_ttl: Option<Spanned<String>>,
     decision_validity: Option<Spanned<String>>,
+    #[serde(default)]
+    decision_log: RawDecisionLog,
     services: BTreeMap<Key, RawService>,
     #[serde(default, rename = "try")]
     tries: Vec<Try>,
@@ -139,6 +148,7 @@ struct RawService {
     #[serde(default)]
     explain_denials: Exposure,
     enforcement: Option<Spanned<Enforcement>>,
+    decision_log: Option<bool>,
     ingress: Option<Spanned<String>>,
     #[serde(default)]
     instances: Vec<RawInstance>,
@@ -189,6 +199,7 @@ impl Reader<'_> {
             self.duration(raw.certificate_ttl.as_ref(), Duration::from_secs(3600), CERTIFICATE_TTL);
         let decision_validity =
             self.duration(raw.decision_validity.as_ref(), Duration::from_secs(60), DECISION_VALIDITY);
+        let decision_log = decision_log::read(&raw.decision_log, self.source, &mut self.findings);
         if raw.services.len() > COUNT_MAX {
             self.wrong(
                 &raw.trust_domain,
@@ -209,6 +220,7 @@ impl Reader<'_> {
             trust_domain: domain,
             certificate_ttl,
             decision_validity,
+            decision_log,
             services,
             tries: raw.tries.clone(),
         })
@@ -245,6 +257,7 @@ impl Reader<'_> {
             fail_mode: raw.fail_mode,
             denial_exposure: raw.explain_denials,
             enforcement,
+            decision_log: raw.decision_log.unwrap_or(true),
             ingress,
             instances,
         })

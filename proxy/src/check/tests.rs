@@ -64,8 +64,13 @@ impl Setting {
     }
 
     pub(super) fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
-        let enforced =
-            Some(Enforced { atoms, fail_mode, exposure: Exposure::Mesh, enforcement: Enforcement::Enforce });
+        let enforced = Some(Enforced {
+            atoms,
+            fail_mode,
+            exposure: Exposure::Mesh,
+            enforcement: Enforcement::Enforce,
+            decision_log: None,
+        });
         let config = Config { revision, ..Config::default() };
         self.current.replace(Applied { config, enforced, ..Applied::default() });
     }

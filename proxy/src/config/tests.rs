@@ -81,3 +81,17 @@ fn all_mistakes_are_told_at_once() {
         assert!(shown.contains(expected), "{shown}");
     }
 }
+
+#[test]
+fn a_decision_log_is_a_file_that_is_rotated() {
+    assert_eq!(load(GOOD).unwrap().decision_log, None);
+    let log = load(&format!("{GOOD}decision_log: {{file: d.jsonl}}\n")).unwrap().decision_log.unwrap();
+    assert!(log.path.is_absolute() && log.path.ends_with("d.jsonl"), "{}", log.path.display());
+    assert_eq!(log.rotation, Rotation { size_max: 64 << 20, keep: 8 });
+    let log = load(&format!("{GOOD}decision_log: {{file: d, rotate_mib: 1, keep: 0}}\n")).unwrap();
+    assert_eq!(log.decision_log.unwrap().rotation, Rotation { size_max: 1 << 20, keep: 0 });
+    let wrong = load(&format!("{GOOD}decision_log: {{file: d, rotate_mib: 0, keep: 1001}}\n")).unwrap_err();
+    for message in ["`0` is not from 1 to 10240", "`1001` is not from 0 to 1000"] {
+        assert!(wrong.contains(message), "{wrong}");
+    }
+}

@@ -41,6 +41,7 @@ pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::S
         denial_exposure: Exposure::Mesh,
         enforcement: Enforcement::Enforce,
         atoms: Some(AtomSet::new(vec![], true)),
+        decision_log: None,
     }
 }
 
@@ -83,6 +84,7 @@ impl Setting {
             trust_bundle: self.pki.bundle(),
             join_token: "unused".to_owned(),
             access_log: AccessLogDestination::Off,
+            decision_log: None,
             base_dir: std::path::PathBuf::new(),
         };
         change(&mut config);
