@@ -3,9 +3,11 @@
 //! - [`commands`]: one file for each command;
 //! - [`mesh`]: all daemons of a bundle, wired together on loopback;
 //! - [`application`]: how the services themselves are started;
-//! - [`overview`]: what `tidegate up` shows.
+//! - [`overview`]: what `tidegate up` shows;
+//! - [`coverage`]: what the tests of a bundle have tried of it, as a table and as a page.
 
 pub mod application;
 pub mod commands;
+pub mod coverage;
 pub mod mesh;
 pub mod overview;

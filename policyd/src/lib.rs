@@ -15,6 +15,7 @@
 //! - [`source`]: keeps the snapshot in step with the bundle on disk;
 //! - [`publish`]: what each proxy is told of a snapshot; pure;
 //! - [`explain`]: why a request is decided as it is;
+//! - [`coverage`]: what the tests of a bundle have tried of it;
 //! - [`format`]: the one form of Cedar files;
 //! - [`lint`]: what an author most likely meant otherwise;
 //! - [`unit_test`]: the tests that an author writes for a bundle;
@@ -26,6 +27,7 @@ pub mod boundary;
 pub mod bundle;
 pub mod check;
 pub mod config;
+pub mod coverage;
 pub mod delivery;
 pub mod engine;
 pub mod explain;

@@ -5,7 +5,7 @@ mod fmt;
 mod test;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -82,9 +82,4 @@ impl Check {
         let color = std::io::stdout().is_terminal();
         format!("{}{summary}{}", findings.render(color), counts.unwrap_or_default())
     }
-}
-
-/// A bundle without mistakes; warnings are for `check` to tell.
-fn load(folder: &Path) -> Result<Bundle> {
-    Ok(Bundle::load(&Files::read(folder)?)?)
 }
