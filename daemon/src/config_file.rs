@@ -42,7 +42,7 @@ pub fn read(path: &Path, file_name: &str) -> Result<String, Findings> {
         .and_then(|file| file.take(FILE_SIZE_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| fail(format!("the file can't be read: {error}")))?;
     if bytes.len() > FILE_SIZE_MAX {
-        return Err(fail(too_large()));
+        return Err(fail(too_large(FILE_SIZE_MAX)));
     }
     String::from_utf8(bytes).map_err(|error| {
         let line =
@@ -56,10 +56,23 @@ pub fn read(path: &Path, file_name: &str) -> Result<String, Findings> {
 /// # Errors
 /// When `source` is larger than [`FILE_SIZE_MAX`], or is not a `T`.
 pub fn parse<T: DeserializeOwned>(file_name: &str, source: &str) -> Result<T, Findings> {
-    if source.len() > FILE_SIZE_MAX {
-        return Err(Finding::in_file(file_name, too_large()).into());
+    parse_up_to(file_name, source, FILE_SIZE_MAX, VALUES_MAX)
+}
+
+/// The same, for a file that may be large: up to `size_max` bytes and `values_max` values.
+///
+/// # Errors
+/// When `source` is larger, or is not a `T`.
+pub fn parse_up_to<T: DeserializeOwned>(
+    file_name: &str,
+    source: &str,
+    size_max: usize,
+    values_max: usize,
+) -> Result<T, Findings> {
+    if source.len() > size_max {
+        return Err(Finding::in_file(file_name, too_large(size_max)).into());
     }
-    serde_saphyr::from_str_with_options(source, options())
+    serde_saphyr::from_str_with_options(source, options(values_max))
         .map_err(|error| Findings::one(finding(file_name, source, error.without_snippet()), source))
 }
 
@@ -130,12 +143,12 @@ fn byte_span(place: Location, source: &str) -> Range<usize> {
     source.get(start..end).map_or(start..start, |text| start..start + text.trim_end().len())
 }
 
-fn options() -> Options {
+fn options(values_max: usize) -> Options {
     let mut budget = Budget::default();
     budget.max_depth = DEPTH_MAX;
     budget.flow_nesting_limit = DEPTH_MAX;
-    budget.max_nodes = VALUES_MAX;
-    budget.max_events = 2 * VALUES_MAX;
+    budget.max_nodes = values_max;
+    budget.max_events = 2 * values_max;
     budget.max_aliases = ALIASES_MAX;
     budget.max_anchors = ALIASES_MAX;
     // The parser itself refuses the second one, with its place.
@@ -148,8 +161,8 @@ fn options() -> Options {
     options
 }
 
-fn too_large() -> String {
-    format!("the file is larger than {} MiB", FILE_SIZE_MAX / 1024 / 1024)
+fn too_large(size_max: usize) -> String {
+    format!("the file is larger than {} MiB", size_max / 1024 / 1024)
 }
 
 #[cfg(test)]

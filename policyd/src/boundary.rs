@@ -73,13 +73,14 @@ impl<'b> Boundaries<'b> {
     pub fn new(bundles: &[&'b Bundle]) -> Self {
         let mut conditions = Vec::new();
         for (number, bundle) in bundles.iter().enumerate() {
-            let policies = bundle.policies.policies().map(|policy| (policy, actions(policy)));
-            let others = bundle.conditions.policies().map(|policy| (policy, Vec::new()));
-            conditions.extend(policies.chain(others).map(|(policy, actions)| Condition {
+            let policies = bundle.policies.policies().filter_map(crate::bundle::Policy::to_cedar);
+            let policies = policies.map(|policy| (actions(&policy), policy));
+            let others = bundle.conditions.policies().map(|policy| (Vec::new(), policy.clone()));
+            conditions.extend(policies.chain(others).map(|(actions, policy)| Condition {
                 bundle: number,
-                resource: resource(policy),
+                resource: resource(&policy),
                 actions,
-                derived: derived(policy),
+                derived: derived(&policy),
             }));
         }
         Self { conditions, principals: principals(bundles), bundles: bundles.to_vec() }
@@ -282,8 +283,11 @@ fn principals(bundles: &[&Bundle]) -> Vec<Principal> {
         namespaces.insert(service.namespace.clone());
     }
     let listed = bundles.iter().flat_map(|bundle| bundle.entities.iter().map(cedar_policy::Entity::uid));
-    let sets = bundles.iter().flat_map(|bundle| [&bundle.policies, &bundle.conditions]);
-    let literals = sets.flat_map(|set| set.policies()).flat_map(Policy::entity_literals);
+    let literals = bundles.iter().flat_map(|bundle| {
+        let policies = bundle.policies.policies().filter_map(crate::bundle::Policy::to_cedar);
+        policies.chain(bundle.conditions.policies().cloned())
+    });
+    let literals = literals.flat_map(|policy| policy.entity_literals());
     let mut named: Vec<(String, String)> = listed
         .chain(literals)
         .map(|uid| (uid.type_name().to_string(), uid.id().unescaped().to_owned()))

@@ -28,7 +28,7 @@ mod tests;
 
 use daemon::finding::{Finding, Findings};
 
-pub use name::{Lint, accepts};
+pub use name::{ALLOW, Lint, accepts};
 
 use crate::bundle::{Bundle, Files};
 use source::{Report, Sources};
@@ -38,7 +38,7 @@ use source::{Report, Sources};
 ///
 /// O(policies × (parts of a condition + ancestors of what a scope names)), but for conditions that many policies share.
 pub fn lint(bundle: &Bundle, files: &Files) -> Findings {
-    let sources = Sources::read(files, &bundle.mesh);
+    let sources = Sources::read(bundle, files);
     let mut report = Report::default();
     name::check(&sources.policies, &mut report);
     scope::check(&sources.policies, bundle, &mut report);

@@ -47,6 +47,14 @@ fn every_example_loads_without_a_warning() {
 fn a_mistake_in_a_policy_is_shown_where_it_is() {
     let acl = "permit (principal, action == Action::\"http\", resource)\nwhen { context.pth like \"/x\" };\n\npermit (principal, action resource);\n";
     expect![[r#"
+        error: for policy `acl.cedar#1`, attribute `pth` in context for Action::"http" not found
+         --> acl.cedar:2:8
+          |
+        2 | when { context.pth like "/x" };
+          |        ^^^^^^^^^^^
+          |
+          = help: did you mean `path`?
+
         error: unexpected token `resource`: expected `!=`, `)`, `,`, `:`, `<`, `<=`, `==`, `>`, `>=`, `in`, or `is`
          --> acl.cedar:4:27
           |

@@ -72,7 +72,7 @@ impl Check {
     fn text(&self, findings: &Findings, bundle: Option<&Bundle>) -> String {
         let summary = findings.summary(&self.bundle.display().to_string());
         let counts = bundle.map(|bundle| {
-            let policies = bundle.policies.policies().count();
+            let policies = bundle.policies.len();
             format!(
                 ": {} services, {policies} policies, {} limits",
                 bundle.mesh.services.len(),

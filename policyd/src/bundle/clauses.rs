@@ -3,15 +3,15 @@
 //! The conditions of limits and rules are policies, too. A `when` or `unless` is taken apart at its outermost `&&`,
 //! whose value is the values of both sides. The places are those of Cedar's own parser.
 
-use cedar_policy::{Effect, Expression, Policy};
-use cedar_policy_core::ast::{Expr, ExprBuilder, ExprKind};
+use cedar_policy::Expression;
+use cedar_policy_core::ast::{Effect, Expr, ExprBuilder, ExprKind, Template};
 use cedar_policy_core::parser::{Loc, cst, text_to_cst};
 use daemon::finding::{Finding, Findings};
 use model::Value;
 use serde::Serialize;
 
-use super::policies::Policies;
-use super::{Files, Mesh, cedar_text, limits, rules};
+use super::conditions::Conditions;
+use super::{Files, Loader, Mesh, Policy, cedar_text, limits, rules};
 use crate::engine::{Evaluation, InputError};
 
 /// A policy, or the condition of a limit or rule.
@@ -97,14 +97,20 @@ pub struct Place {
 /// Every mistake of the files that keeps them from being read. There is none if they make a [`Bundle`](super::Bundle).
 pub fn read(files: &Files, mesh: &Mesh) -> Result<Vec<Clauses>, Findings> {
     let mut findings = Findings::new();
-    let policies = Policies::read(files, &mut findings);
-    let mut conditions = Policies::default();
+    let policies = Loader::default().read_policies(files, &mut findings);
+    let mut conditions = Conditions::default();
     super::read_conditions(files, mesh, &mut conditions, &mut findings);
     let mut clauses = Vec::new();
-    for (policy, place) in policies.iter().chain(conditions.iter()) {
-        match take_apart(policy, &place) {
+    for policy in policies.by_id() {
+        match of_policy(policy) {
             Some(taken) => clauses.push(taken),
-            None => findings.push(place.finding(format!("`{}` can't be taken apart", policy.id()))),
+            None => findings.push(policy.spot().finding(format!("`{}` can't be taken apart", policy.id()))),
+        }
+    }
+    for (condition, place) in conditions.iter() {
+        match of_condition(condition, &place) {
+            Some(taken) => clauses.push(taken),
+            None => findings.push(place.finding(format!("`{}` can't be taken apart", condition.id()))),
         }
     }
     if findings.has_errors() { Err(findings) } else { Ok(clauses) }
@@ -152,37 +158,36 @@ impl Kind {
     }
 }
 
-/// Nothing if the policy was not read from text, which no policy of a bundle is.
-fn take_apart(policy: &Policy, text: &cedar_text::Place<'_>) -> Option<Clauses> {
-    let whole = policy.as_ref().loc()?;
-    let parsed = text_to_cst::parse_policy(whole.snippet()?).ok()?;
-    let cst::Policy::Policy(written) = parsed.node.as_ref()?;
-    let source = Source { text, offset: whole.start() };
-    let id = policy.id().to_string();
-    let (kind, name) = match (id.strip_prefix(limits::ID_PREFIX), id.strip_prefix(rules::ID_PREFIX)) {
-        // An `@id` may look like that, too, but does not stand in YAML.
-        _ if text.prefix == 0 && policy.effect() == Effect::Forbid => (Kind::Forbid, id.as_str()),
-        _ if text.prefix == 0 => (Kind::Permit, id.as_str()),
-        (Some(name), _) => (Kind::Limit, name),
-        (_, Some(name)) => (Kind::Rule, name),
-        (None, None) => return None,
+/// A link is taken apart where its template stands; its scope says what its slots stand for.
+fn of_policy(policy: &Policy) -> Option<Clauses> {
+    let spot = policy.written();
+    let kind = if policy.effect() == Effect::Forbid { Kind::Forbid } else { Kind::Permit };
+    let text = cedar_text::Place::file(spot.file(), &spot.source.text);
+    let source = Source { text: &text, offset: spot.span().start };
+    let template = policy.to_ast();
+    let mut taken = source.take_apart(policy.id(), kind, &template, spot.text())?;
+    if policy.slots().is_some() {
+        for part in &mut taken.scope {
+            part.text = match part.word {
+                "principal" => template.principal_constraint().to_string(),
+                "resource" => template.resource_constraint().to_string(),
+                _ => continue,
+            };
+        }
+    }
+    Some(taken)
+}
+
+/// Nothing if the condition was not read from text, which no condition of a bundle is.
+fn of_condition(condition: &cedar_policy::Policy, text: &cedar_text::Place<'_>) -> Option<Clauses> {
+    let whole = condition.as_ref().loc()?;
+    let id = condition.id().to_string();
+    let (kind, name) = match id.strip_prefix(limits::ID_PREFIX) {
+        Some(name) => (Kind::Limit, name),
+        None => (Kind::Rule, id.strip_prefix(rules::ID_PREFIX)?),
     };
-    let core = policy.as_ref();
-    let scope = [
-        ("principal", core.principal_constraint().as_expr()),
-        ("action", core.action_constraint().as_expr()),
-        ("resource", core.resource_constraint().as_expr()),
-    ];
-    let scope = scope.into_iter().zip(&written.variables);
-    let scope = scope.map(|((word, expr), written)| source.part(word, expr, written.loc.as_ref()?));
-    let conditions = written.conds.iter().map(|condition| source.condition(condition.node.as_ref()?));
-    Some(Clauses {
-        name: name.to_owned(),
-        kind,
-        place: source.place(0..whole.end() - whole.start()),
-        scope: scope.collect::<Option<Vec<Part>>>()?.into_iter().filter(|part| !part.is_constant()).collect(),
-        conditions: conditions.collect::<Option<_>>()?,
-    })
+    let source = Source { text, offset: whole.start() };
+    source.take_apart(name, kind, condition.as_ref().template(), whole.snippet()?)
 }
 
 /// The text of one policy.
@@ -194,6 +199,28 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// `text` is what `template` was made of.
+    fn take_apart(&self, name: &str, kind: Kind, template: &Template, text: &str) -> Option<Clauses> {
+        let parsed = text_to_cst::parse_policy(text).ok()?;
+        let cst::Policy::Policy(written) = parsed.node.as_ref()?;
+        let scope = [
+            ("principal", template.principal_constraint().as_expr()),
+            ("action", template.action_constraint().as_expr()),
+            ("resource", template.resource_constraint().as_expr()),
+        ];
+        let scope = scope.into_iter().zip(&written.variables);
+        let scope = scope.map(|((word, expr), written)| self.part(word, expr, written.loc.as_ref()?));
+        let scope = scope.collect::<Option<Vec<Part>>>()?;
+        let conditions = written.conds.iter().map(|condition| self.condition(condition.node.as_ref()?));
+        Some(Clauses {
+            name: name.to_owned(),
+            kind,
+            place: self.place(0..text.len()),
+            scope: scope.into_iter().filter(|part| !part.is_constant()).collect(),
+            conditions: conditions.collect::<Option<_>>()?,
+        })
+    }
+
     fn condition(&self, written: &cst::Cond) -> Option<Condition> {
         let expr = written.expr.as_ref()?.to_expr::<ExprBuilder<()>>().ok()?;
         let is_unless = matches!(written.cond.node.as_ref()?, cst::Ident::Unless);

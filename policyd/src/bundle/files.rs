@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use daemon::finding::{Finding, Findings, did_you_mean};
 
-use super::{entities, limits, mesh, rules, schema};
+use super::{entities, limits, links, mesh, rules, schema};
 
 /// The most bytes of all files of a bundle together.
 pub const SIZE_MAX: u64 = 64 * 1024 * 1024;
@@ -93,7 +93,7 @@ impl Files {
 }
 
 /// The files of a bundle besides `*.cedar`.
-const KNOWN: [&str; 5] = [mesh::FILE, schema::FILE, entities::FILE, limits::FILE, rules::FILE];
+const KNOWN: [&str; 6] = [mesh::FILE, schema::FILE, entities::FILE, limits::FILE, rules::FILE, links::FILE];
 
 /// Links are followed. One that leads nowhere is an error: a policy that is not read forbids nothing.
 fn read_file(path: &Path, name: &str, room: u64) -> Result<String, Findings> {

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::cedar_text::Place;
+use super::conditions::Conditions;
 use super::expression::{condition, operand, parse_input};
 use super::mesh::Mesh;
-use super::policies::Policies;
 
 /// The file's name within a bundle.
 pub const FILE: &str = "limits.yaml";
@@ -59,7 +59,7 @@ pub struct ServiceLimit {
 pub fn read<'a>(
     source: &'a str,
     mesh: &Mesh,
-    conditions: &mut Policies<'a>,
+    conditions: &mut Conditions<'a>,
     findings: &mut Findings,
 ) -> Vec<ServiceLimit> {
     findings.add_source(FILE, source);

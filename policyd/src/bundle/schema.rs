@@ -29,6 +29,8 @@ pub struct Schemas {
     pub report: Schema,
     /// The headers, query parameters, cookies and claims that are declared.
     pub declared: BTreeSet<Name>,
+    /// What `request` was made of: equal texts make equal schemas.
+    pub text: Value,
 }
 
 /// Builds the schemas of a bundle that reads `names`.
@@ -48,6 +50,7 @@ pub fn build(author: Option<&str>, names: BTreeSet<Name>) -> Result<Schemas, Fin
         },
     };
     let Some(request) = extended.filter(|_| !findings.has_errors()) else { return Err(findings) };
+    let text = request.clone();
     let mut report = request.clone();
     declare_response(&mut report);
     let mut checked = |json| match Schema::from_json_value(json) {
@@ -58,7 +61,7 @@ pub fn build(author: Option<&str>, names: BTreeSet<Name>) -> Result<Schemas, Fin
         }
     };
     match (checked(request), checked(report)) {
-        (Some(request), Some(report)) => Ok(Schemas { request, report, declared: names }),
+        (Some(request), Some(report)) => Ok(Schemas { request, report, declared: names, text }),
         _ => Err(findings),
     }
 }

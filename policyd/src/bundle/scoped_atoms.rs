@@ -6,60 +6,84 @@
 
 use std::collections::HashMap;
 
-use cedar_policy::pst;
-use cedar_policy::{Entities, EntityUid, PolicySet, ResourceConstraint};
-use model::AtomSet;
+use cedar_policy::Entities;
+use cedar_policy_core::ast::{EntityReference, EntityUID, PrincipalOrResourceConstraint, Template};
+use model::{Atom, AtomSet};
 
+use super::policies::Policy;
 use crate::atoms::Derived;
 use crate::engine::request::{Kind, uid};
 
 /// Atoms by the entity that the scope names as resource, if it names one.
 #[derive(Debug, Default)]
-pub(super) struct ScopedAtoms(HashMap<Option<EntityUid>, Derived>);
+pub(super) struct ScopedAtoms<'a> {
+    by_scope: HashMap<Option<&'a EntityUID>, Scope<'a>>,
+    /// What concerns every service, besides.
+    of_all: Derived,
+}
 
-impl ScopedAtoms {
-    /// Adds the atoms of all policies of `set`.
-    pub(super) fn add(&mut self, set: &PolicySet) {
-        for policy in set.policies() {
-            let named = match policy.resource_constraint() {
-                ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
-                ResourceConstraint::Eq(uid)
-                | ResourceConstraint::In(uid)
-                | ResourceConstraint::IsIn(_, uid) => Some(uid),
-            };
-            let derived = self.0.entry(named).or_default();
-            // Of the template: a link's slots stand in its scope alone. And from the syntax tree that there is:
-            // `Policy::to_pst` would parse the policy's text again.
-            match pst::Template::try_from(policy.as_ref().template().clone()) {
-                Ok(policy) => derived.policy(&policy),
-                // One that can't be shown as such a tree may read anything.
-                Err(_) => derived.reads_everything = true,
-            }
+#[derive(Debug, Default)]
+struct Scope<'a> {
+    atoms: Vec<&'a Atom>,
+    reads_everything: bool,
+}
+
+impl<'a> ScopedAtoms<'a> {
+    /// Adds the atoms of a policy.
+    pub(super) fn add_policy(&mut self, policy: &'a Policy) {
+        let slot = policy.slots().and_then(|link| link.resource.as_deref());
+        self.add(policy.statement().template(), slot, policy.statement().derived());
+    }
+
+    /// Adds the atoms of what `template` says with `slot` as `?resource`.
+    pub(super) fn add(&mut self, template: &'a Template, slot: Option<&'a EntityUID>, derived: &'a Derived) {
+        use PrincipalOrResourceConstraint::{Any, Eq, In, Is, IsIn};
+        let named = match template.resource_constraint().as_inner() {
+            Any | Is(_) => None,
+            Eq(EntityReference::EUID(uid))
+            | In(EntityReference::EUID(uid))
+            | IsIn(_, EntityReference::EUID(uid)) => Some(uid.as_ref()),
+            Eq(EntityReference::Slot(_))
+            | In(EntityReference::Slot(_))
+            | IsIn(_, EntityReference::Slot(_)) => slot,
+        };
+        let scope = self.by_scope.entry(named).or_default();
+        scope.atoms.extend(&derived.atoms);
+        scope.reads_everything |= derived.reads_everything;
+    }
+
+    /// Leaves one of each atom, once all are there: services share scopes.
+    pub(super) fn settle(&mut self) {
+        for scope in self.by_scope.values_mut() {
+            scope.atoms.sort_unstable();
+            scope.atoms.dedup();
         }
     }
 
-    /// What concerns every service.
-    pub(super) fn of_all(&mut self) -> &mut Derived {
-        self.0.entry(None).or_default()
+    /// What concerns every service, besides what was added by scope.
+    pub(super) const fn of_all(&mut self) -> &mut Derived {
+        &mut self.of_all
     }
 
-    /// Everything that was added.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Derived> {
-        self.0.values()
+    /// Everything that was added by scope.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Atom> {
+        self.by_scope.values().flat_map(|scope| &scope.atoms).copied()
     }
 
     /// The atoms of the service called `name`.
     pub(super) fn of_service(&self, name: &str, entities: &Entities) -> AtomSet {
         let uid = uid(Kind::Service, name).ok();
-        let ancestors = uid.iter().flat_map(|uid| entities.ancestors(uid).into_iter().flatten()).cloned();
-        let scopes = ancestors.map(Some).chain([uid.clone(), None]);
-        let mut derived = Derived::default();
-        for scope in scopes.filter_map(|scope| self.0.get(&scope)) {
-            derived.atoms.extend(scope.atoms.iter().cloned());
-            derived.reads_everything |= scope.reads_everything;
+        let ancestors = uid.iter().flat_map(|uid| entities.ancestors(uid).into_iter().flatten());
+        let scopes = ancestors.map(|uid| Some(uid.as_ref())).chain([uid.as_ref().map(AsRef::as_ref), None]);
+        let mut atoms: Vec<&Atom> = self.of_all.atoms.iter().collect();
+        let mut reads_everything = self.of_all.reads_everything;
+        for scope in scopes.filter_map(|scope: Option<&EntityUID>| self.by_scope.get(&scope)) {
+            atoms.extend(&scope.atoms);
+            reads_everything |= scope.reads_everything;
         }
         // The order must not depend on that of a hash map: equal bundles have equal atom sets.
-        derived.atoms.sort();
-        AtomSet::new(derived.atoms, !derived.reads_everything)
+        atoms.sort_unstable();
+        atoms.dedup();
+        AtomSet::new(atoms.into_iter().cloned().collect(), !reads_everything)
     }
 }

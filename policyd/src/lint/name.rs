@@ -1,12 +1,11 @@
 //! The names of lints, and `@allow("…")`, by which a policy's author accepts what they find in it.
 
-use cedar_policy::Policy;
 use daemon::finding::did_you_mean;
 
 use super::source::{Report, Source};
 
 /// The annotation that accepts findings: names of lints, with commas between them.
-const ANNOTATION: &str = "allow";
+pub const ALLOW: &str = "allow";
 
 /// A lint. Its name stands in findings and in `@allow`, and stays what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,15 +71,15 @@ impl Lint {
     }
 }
 
-/// Whether the author of `policy` accepts what `lint` finds in it.
-pub fn accepts(policy: &Policy, lint: Lint) -> bool {
-    policy.annotation(ANNOTATION).is_some_and(|text| named(text).any(|name| name == lint.name()))
+/// Whether `allowed`, the text of a policy's `@allow`, accepts what `lint` finds in it.
+pub fn accepts(allowed: Option<&str>, lint: Lint) -> bool {
+    allowed.is_some_and(|text| named(text).any(|name| name == lint.name()))
 }
 
 /// Tells each name in an `@allow` that no lint has.
 pub(super) fn check(policies: &[Source<'_>], report: &mut Report) {
     for policy in policies {
-        let Some((text, span)) = policy.annotation(ANNOTATION) else { continue };
+        let Some((text, span)) = policy.annotation(ALLOW) else { continue };
         let known = || Lint::ALL.into_iter().map(|(_, name)| name);
         for name in named(text).filter(|name| !known().any(|known| known == *name)) {
             let help = match did_you_mean(name, known()) {

@@ -8,10 +8,9 @@ use cedar_policy_core::ast::{self, Effect, Expr};
 use cedar_policy_core::parser::Loc;
 use daemon::finding::{Finding, Findings};
 
-use super::name::{Lint, accepts};
+use super::name::{ALLOW, Lint, accepts};
 use crate::bundle::cedar_text::Place;
-use crate::bundle::policies::Policies;
-use crate::bundle::{Files, Mesh, limits, read_conditions, rules};
+use crate::bundle::{Bundle, Conditions, Files, limits, read_conditions, rules};
 
 /// Everything with a condition in a bundle.
 pub(super) struct Sources<'a> {
@@ -49,13 +48,17 @@ struct Found {
 
 impl<'a> Sources<'a> {
     /// Reads the bundle's Cedar again, for syntax trees that know their places. The bundle has no mistakes.
-    pub(super) fn read(files: &'a Files, mesh: &Mesh) -> Self {
+    pub(super) fn read(bundle: &'a Bundle, files: &'a Files) -> Self {
         // What is told here was told when the bundle was loaded.
         let mut told = Findings::new();
-        let policies = Policies::read(files, &mut told);
-        let mut conditions = Policies::default();
-        read_conditions(files, mesh, &mut conditions, &mut told);
-        Self { policies: sources(&policies, true), conditions: sources(&conditions, false) }
+        let mut conditions = Conditions::default();
+        read_conditions(files, &bundle.mesh, &mut conditions, &mut told);
+        let policies = bundle.policies.policies().filter_map(|policy| {
+            let cedar = policy.to_written()?;
+            Some(Source::of(cedar, policy.written().place(), true))
+        });
+        let conditions = conditions.iter().map(|(policy, place)| Source::of(policy.clone(), place, false));
+        Self { policies: sorted(policies.collect()), conditions: sorted(conditions.collect()) }
     }
 
     /// Policies and conditions.
@@ -64,19 +67,21 @@ impl<'a> Sources<'a> {
     }
 }
 
-fn sources<'a>(policies: &Policies<'a>, is_access: bool) -> Vec<Source<'a>> {
-    let source = |(policy, place): (&Policy, Place<'a>)| {
-        let loc = AsRef::<ast::Policy>::as_ref(policy).loc();
-        Source {
-            start: place.to_file(loc.map(|loc| loc.start()..loc.end())).start,
-            effect: is_access.then(|| policy.as_ref().effect()),
-            policy: policy.clone(),
-            place,
-        }
-    };
-    let mut sources: Vec<Source<'a>> = policies.iter().map(source).collect();
+fn sorted(mut sources: Vec<Source<'_>>) -> Vec<Source<'_>> {
     sources.sort_by_cached_key(|source| (source.place.file, source.start, source.policy.id().to_string()));
     sources
+}
+
+impl<'a> Source<'a> {
+    fn of(policy: Policy, place: Place<'a>, is_access: bool) -> Self {
+        let loc = AsRef::<ast::Policy>::as_ref(&policy).loc();
+        Self {
+            start: place.to_file(loc.map(|loc| loc.start()..loc.end())).start,
+            effect: is_access.then(|| policy.as_ref().effect()),
+            policy,
+            place,
+        }
+    }
 }
 
 impl Source<'_> {
@@ -142,7 +147,7 @@ impl Report {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        if !accepts(&source.policy, lint) {
+        if !accepts(source.policy.annotation(ALLOW), lint) {
             self.add_in_file(source.file(), lint, span, message, help);
         }
     }

@@ -131,7 +131,7 @@ fn pst(expr: &Expr) -> pst::Expr {
 
 /// The condition of a policy of one condition, as Cedar evaluates it.
 fn evaluated(policy: &str) -> pst::Expr {
-    let policy = Policy::parse(None, policy).unwrap();
+    let policy = cedar_policy::Policy::parse(None, policy).unwrap();
     pst(policy.as_ref().non_scope_constraints().unwrap())
 }
 

@@ -13,10 +13,10 @@ use serde_saphyr::Spanned;
 use super::{Action, FILE, Handler, ID_PREFIX, InstanceInputs, Rule, Rules};
 use crate::atoms::Derived;
 use crate::bundle::cedar_text::Place;
+use crate::bundle::conditions::Conditions;
 use crate::bundle::expression::{Input, check_input, condition, parse_input};
 use crate::bundle::limits::is_token;
 use crate::bundle::mesh::Mesh;
-use crate::bundle::policies::Policies;
 use crate::bundle::schema::Schemas;
 
 #[derive(Default, Deserialize)]
@@ -80,7 +80,7 @@ impl<'a> Parsed<'a> {
         source: &'a str,
         folder: &'a Path,
         mesh: &Mesh,
-        conditions: &mut Policies<'a>,
+        conditions: &mut Conditions<'a>,
         findings: &mut Findings,
     ) -> Self {
         findings.add_source(FILE, source);
@@ -130,7 +130,7 @@ impl<'a> Parsed<'a> {
         &self,
         rule: &RawRule,
         mesh: &Mesh,
-        conditions: &mut Policies<'a>,
+        conditions: &mut Conditions<'a>,
         findings: &mut Findings,
     ) {
         let service = rule.service.as_ref().and_then(|service| {
