@@ -6,6 +6,7 @@
 mod read;
 mod report;
 pub mod request_text;
+mod shown;
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,7 @@ pub use request_text::RequestText;
 
 use crate::bundle::Bundle;
 use crate::engine;
+use request_text::near;
 
 /// One test.
 #[derive(Clone, Debug)]
@@ -71,6 +73,36 @@ pub struct Outcome {
     pub got: Answer,
 }
 
+/// The test that is called `wanted`, or that stands at `wanted`, such as `tests/acl.yaml:14`.
+///
+/// # Errors
+/// When there is none, or several of this name.
+pub fn find(tests: Vec<UnitTest>, wanted: &str) -> Result<UnitTest, FindError> {
+    let (named, others): (Vec<_>, Vec<_>) =
+        tests.into_iter().partition(|test| test.name == wanted || test.place() == wanted);
+    let several = named.iter().map(UnitTest::place).collect::<Vec<_>>().join("`, `");
+    match <[UnitTest; 1]>::try_from(named) {
+        Ok([test]) => Ok(test),
+        Err(named) if named.is_empty() => {
+            let help =
+                near(wanted, others.iter().map(|test| test.name.as_str()), "see `tidegate policy test`");
+            Err(FindError::Unknown(wanted.to_owned(), help))
+        }
+        Err(_several) => Err(FindError::Ambiguous(wanted.to_owned(), several)),
+    }
+}
+
+/// Why no test was found.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// There is none: and what to do about it.
+    #[error("there is no test `{0}`: {1}")]
+    Unknown(String, String),
+    /// Tests in several files have the name: their places.
+    #[error("several tests are called `{0}`: name one by its place, `{1}`")]
+    Ambiguous(String, String),
+}
+
 /// Runs tests, in their order.
 pub fn run(bundle: &Bundle, tests: Vec<UnitTest>) -> Vec<Outcome> {
     let outcome = |test: UnitTest| Outcome { got: Answer::of(bundle, &test.attributes), test };
@@ -120,31 +152,49 @@ impl Answer {
     }
 }
 
+impl UnitTest {
+    /// Its file and line.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+}
+
 impl Outcome {
     /// Whether all is as expected.
     pub fn passed(&self) -> bool {
-        self.differences().is_empty()
+        self.compared().iter().all(|part| part.expected == part.got)
     }
 
-    /// What is not as expected: what it is, what was expected, what came.
-    pub fn differences(&self) -> Vec<(&'static str, String, String)> {
+    /// What was expected and what came, as a test has it, and whether that is the same. What its author does not say
+    /// is left out.
+    pub fn compared(&self) -> Vec<Compared> {
         let (expected, got) = (&self.test.expected, &self.got);
-        let mut differences = Vec::new();
-        if expected.decision != got.decision {
-            differences.push(("decision", word(expected.decision).into(), word(got.decision).into()));
-        }
+        let decision = Compared {
+            key: "decision",
+            expected: word(expected.decision).to_owned(),
+            got: word(got.decision).to_owned(),
+        };
         let sets = [
             ("policies", &expected.policies, &got.policies),
             ("limits", &expected.limits, &got.limits),
             ("rules", &expected.rules, &got.rules),
         ];
-        for (what, expected, got) in sets {
-            if let Some(expected) = expected.as_ref().filter(|expected| *expected != got) {
-                differences.push((what, quoted(expected), quoted(got)));
-            }
-        }
-        differences
+        let sets = sets.into_iter().filter_map(|(key, expected, got)| {
+            Some(Compared { key, expected: list(expected.as_ref()?), got: list(got) })
+        });
+        std::iter::once(decision).chain(sets).collect()
     }
+}
+
+/// A part of what is expected, and what came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Its key in a test.
+    pub key: &'static str,
+    /// What was expected, in YAML.
+    pub expected: String,
+    /// What came, in YAML.
+    pub got: String,
 }
 
 /// A decision as it is written in files.
@@ -153,6 +203,12 @@ pub const fn word(verdict: Verdict) -> &'static str {
         Verdict::Allow => "allow",
         Verdict::Deny => "deny",
     }
+}
+
+/// A list in YAML.
+fn list(names: &BTreeSet<String>) -> String {
+    let names: Vec<String> = names.iter().map(|name| shown::plain(name)).collect();
+    format!("[{}]", names.join(", "))
 }
 
 /// Names in backticks, or `none`.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use daemon::finding::did_you_mean;
 use jiff::Timestamp;
 use model::{Action, Attributes, Principal};
+use serde::Serialize;
 
 use crate::bundle::Mesh;
 
@@ -14,33 +15,45 @@ use crate::bundle::Mesh;
 pub const DEFAULT_TIME: &str = "2026-01-01T12:00:00Z";
 
 /// A request in words. What is not given has the default that stands beside it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RequestText {
     /// A SPIFFE ID, or `unauthenticated`, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     /// `http`, which is the default, `grpc` or `tcp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
     /// The service called, by its name in the mesh.
     pub service: String,
     /// `GET`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The service's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// By name in lower case: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// By name, decoded: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, String>,
     /// By name: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cookies: BTreeMap<String, String>,
     /// Of a verified token, by name: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub claims: BTreeMap<String, String>,
     /// `127.0.0.1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ip: Option<String>,
     /// True if the principal is a workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
     /// [`DEFAULT_TIME`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
 }
 

@@ -32,7 +32,7 @@ fn the_tests_of_bookinfo_pass_and_name_every_policy_and_limit() {
     assert_eq!(named(|expected| &expected.policies), policies);
     assert_eq!(named(|expected| &expected.limits), limits);
     let outcomes = run(&bundle, tests);
-    assert!(outcomes.iter().all(Outcome::passed), "{}", text(&outcomes));
+    assert!(outcomes.iter().all(Outcome::passed), "{}", text(&outcomes, "bundle", false));
 }
 
 #[test]
@@ -85,25 +85,39 @@ tests:
     expect![[r#"
         failed: the page reads ratings
           --> tests/a.yaml:2
-           | decision  expected  allow
-           |           got       deny
-           | policies  expected  `reviews-read-ratings`
-           |           got       `the-page-reads-no-ratings`
-           | limits    expected  `ratings-per-caller`
-           |           got       none
-           | rules     expected  none
-           |           got       `blocked`, `count-requests`
+           | request:
+           |   principal: spiffe://bookinfo.example/ns/bookinfo/sa/productpage
+           |   service: ratings
+           |   path: /ratings/0
+           | expect:
+           | - decision: allow
+           | + decision: deny
+           | - policies: [reviews-read-ratings]
+           | + policies: [the-page-reads-no-ratings]
+           | - limits: [ratings-per-caller]
+           | + limits: []
+           | - rules: []
+           | + rules: [blocked, count-requests]
            = forbidden by `the-page-reads-no-ratings`
+           = help: tidegate policy explain 'policies/book info' --test 'the page reads ratings'
 
         failed: anyone reads the API
           --> tests/a.yaml:5
-           | limits    expected  none
-           |           got       `api-per-address`
+           | request:
+           |   service: productpage
+           |   path: /api/v1/products
+           | expect:
+           |   decision: allow
+           |   policies: [anyone-may-read-the-page]
+           | - limits: []
+           | + limits: [api-per-address]
            = permitted by `anyone-may-read-the-page`
+           = help: tidegate policy explain 'policies/book info' --test 'anyone reads the API'
 
         1 passed, 2 failed
     "#]]
-    .assert_eq(&text(&outcomes));
+    .assert_eq(&text(&outcomes, "policies/book info", false));
+    assert!(text(&outcomes, "a", true).contains("\u{1b}[31m- decision: allow\u{1b}[0m"));
     let json = json(&outcomes);
     assert_eq!((&json["passed"], &json["failed"]), (&1.into(), &2.into()));
     assert_eq!(json["tests"][2]["got"]["message"], "no policy permits this request");
@@ -305,4 +319,59 @@ fn a_file_that_is_no_list_of_tests_is_a_mistake() {
 
     "#]],
     );
+}
+
+#[test]
+fn a_request_is_shown_as_its_author_would_write_it() {
+    let text = RequestText {
+        principal: Some("spiffe://bookinfo.example/ns/bookinfo/sa/reviews".into()),
+        service: "ratings".into(),
+        method: Some("PUT".into()),
+        path: Some("/a b".into()),
+        headers: BTreeMap::from([("end-user".into(), "jason: \"j\"".into()), ("x".into(), String::new())]),
+        tls: Some(false),
+        time: Some("2027-01-01T00:00:00Z".into()),
+        source_ip: Some("::1".into()),
+        ..RequestText::default()
+    };
+    let attributes = text.attributes(&bundle().mesh).unwrap();
+    assert_eq!(RequestText::of(&attributes), text);
+    let entries = text.entries();
+    let yaml: String = entries.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+    expect![[r#"
+        principal: spiffe://bookinfo.example/ns/bookinfo/sa/reviews
+        service: ratings
+        method: PUT
+        path: "/a b"
+        headers: {end-user: "jason: \"j\"", x: ""}
+        source_ip: "::1"
+        tls: false
+        time: 2027-01-01T00:00:00Z
+    "#]]
+    .assert_eq(&yaml);
+    assert_eq!(request("a.yaml", &yaml, &bundle()).unwrap(), attributes);
+    let bare = RequestText { service: "details".into(), ..RequestText::default() };
+    assert_eq!(RequestText::of(&bare.attributes(&bundle().mesh).unwrap()), bare);
+}
+
+#[test]
+fn a_test_is_found_by_name_or_place() {
+    let tests = || {
+        let test = |name: &str| {
+            format!("  - name: {name}\n    request: {{service: details}}\n    expect: {{decision: deny}}\n")
+        };
+        let texts = [("tests/a.yaml", ["one", "two"]), ("tests/b.yaml", ["two", "three"])];
+        let texts = texts
+            .map(|(file, names)| (file.to_owned(), format!("tests:\n{}{}", test(names[0]), test(names[1]))));
+        read::parse(&BTreeMap::from(texts), &bundle()).unwrap()
+    };
+    let found =
+        |wanted: &str| find(tests(), wanted).map(|test| test.place()).map_err(|error| error.to_string());
+    assert_eq!(found("one").unwrap(), "tests/a.yaml:2");
+    assert_eq!(found("tests/b.yaml:2").unwrap(), "tests/b.yaml:2");
+    assert_eq!(
+        found("two").unwrap_err(),
+        "several tests are called `two`: name one by its place, `tests/a.yaml:5`, `tests/b.yaml:2`"
+    );
+    assert_eq!(found("thre").unwrap_err(), "there is no test `thre`: did you mean `three`?");
 }

@@ -24,6 +24,7 @@ Examples:
   tidegate policy explain policies/bookinfo --service ratings --path /ratings/0
   tidegate policy explain policies/bookinfo --service reviews --path /reviews/0 \\
       --principal spiffe://bookinfo.example/ns/bookinfo/sa/productpage --header end-user=jason
+  tidegate policy explain policies/bookinfo --test 'the page writes no reviews'
   tidegate policy explain policies/bookinfo --request request.yaml --format json
 
 A file for --request holds what stands under `request:` in a test.
@@ -33,8 +34,11 @@ pub(in crate::commands) struct Explain {
     /// The bundle's folder, which holds mesh.yaml
     bundle: PathBuf,
     /// A file that holds the request, instead of the options below
-    #[arg(long, value_name = "FILE", required_unless_present = "service")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["service", "test"])]
     request: Option<PathBuf>,
+    /// A test of the bundle whose request is meant, by its name or its place, such as tests/acl.yaml:14
+    #[arg(long, value_name = "NAME", conflicts_with = "request")]
+    test: Option<String>,
     #[command(flatten)]
     options: Request,
     /// How to print the explanation
@@ -44,7 +48,7 @@ pub(in crate::commands) struct Explain {
 
 /// A request in options.
 #[derive(Debug, Args)]
-#[group(conflicts_with = "request", multiple = true)]
+#[group(conflicts_with_all = ["request", "test"], multiple = true)]
 struct Request {
     /// Who calls: a SPIFFE ID, or `unauthenticated`, which is the default
     #[arg(long, value_name = "ID")]
@@ -91,9 +95,10 @@ impl Explain {
     pub(super) fn run(self) -> Result<Outcome> {
         let files = Files::read(&self.bundle)?;
         let bundle = Bundle::load(&files)?;
-        let attributes = match &self.request {
-            Some(path) => from_file(path, &bundle)?,
-            None => self.options.attributes(&bundle.mesh)?,
+        let attributes = match (&self.request, &self.test) {
+            (Some(path), _) => from_file(path, &bundle)?,
+            (None, Some(wanted)) => unit_test::find(unit_test::load(&bundle)?, wanted)?.attributes,
+            (None, None) => self.options.attributes(&bundle.mesh)?,
         };
         let explanation = explain(&bundle, &files, &attributes)?;
         print(&match self.format {

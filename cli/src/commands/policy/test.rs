@@ -102,11 +102,12 @@ impl Test {
     }
 
     fn text(&self, outcomes: &[Ran], coverage: Option<&Coverage>) -> String {
-        let mut shown = unit_test::text(outcomes);
+        let color = std::io::stdout().is_terminal();
+        let mut shown = unit_test::text(outcomes, &self.bundle.display().to_string(), color);
         let Some(coverage) = coverage else { return shown };
         shown.push('\n');
         if self.coverage == Some(Form::Table) && self.coverage_out.is_none() {
-            shown.push_str(&text(coverage, std::io::stdout().is_terminal()));
+            shown.push_str(&text(coverage, color));
         } else {
             shown.push_str(&summary(coverage));
         }

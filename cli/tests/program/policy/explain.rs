@@ -103,3 +103,19 @@ fn a_request_that_can_not_be_is_an_error() {
     let output = policy(&["explain", "--service", "ratings", "--request", "a.yaml"], bundle);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn the_request_of_a_test_is_explained() {
+    let bookinfo = Path::new("policies/bookinfo");
+    let output = policy(&["explain", "--test", "the page writes no reviews"], bookinfo);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("false: context.method = \"POST\""), "{}", text(&output.stdout));
+    let output = policy(&["explain", "--test", "the page writes reviews"], bookinfo);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        text(&output.stderr),
+        "error: there is no test `the page writes reviews`: did you mean `the page writes no reviews`?\n"
+    );
+    let output = policy(&["explain", "--test", "a", "--service", "ratings"], bookinfo);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -30,11 +30,16 @@ tests:
     expect![[r#"
         failed: anyone writes
           --> tests/acl.yaml:2
-           | decision  expected  allow
-           |           got       deny
-           | policies  expected  `readers`
-           |           got       none
+           | request:
+           |   service: orders
+           |   method: POST
+           | expect:
+           | - decision: allow
+           | + decision: deny
+           | - policies: [readers]
+           | + policies: []
            = no policy permits this request
+           = help: tidegate policy explain /tmp/.tmpA1uWFN --test 'anyone writes'
 
         0 passed, 1 failed
     "#]]
@@ -51,6 +56,10 @@ tests:
               "file": "tests/acl.yaml",
               "line": 2,
               "passed": false,
+              "request": {
+                "service": "orders",
+                "method": "POST"
+              },
               "expected": {
                 "decision": "allow",
                 "policies": [

@@ -1,0 +1,69 @@
+//! A request shown as its author would write it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use model::{Action, Attributes, Principal};
+
+use super::request_text::{DEFAULT_TIME, RequestText};
+
+impl RequestText {
+    /// The words for a request, without those that say what is the default anyway.
+    pub fn of(attributes: &Attributes) -> Self {
+        let unless = |text: String, default: &str| (text != default).then_some(text);
+        let has_identity = attributes.principal != Principal::Unauthenticated;
+        let is_loopback = attributes.source_ip == Ipv4Addr::LOCALHOST;
+        Self {
+            principal: has_identity.then(|| attributes.principal.as_str().to_owned()),
+            action: unless(attributes.action.as_str().to_owned(), Action::Http.as_str()),
+            service: attributes.resource.clone(),
+            method: unless(attributes.method.clone(), "GET"),
+            path: unless(attributes.path.clone(), "/"),
+            host: unless(attributes.host.clone(), &attributes.resource),
+            headers: attributes.headers.clone(),
+            query: attributes.query.clone(),
+            cookies: attributes.cookies.clone(),
+            claims: attributes.claims.clone(),
+            source_ip: (!is_loopback).then(|| attributes.source_ip.to_string()),
+            tls: (attributes.tls != has_identity).then_some(attributes.tls),
+            time: unless(attributes.time.to_string(), DEFAULT_TIME),
+        }
+    }
+
+    /// The keys that are given and their values, in YAML.
+    pub fn entries(&self) -> Vec<(&'static str, String)> {
+        let text = |text: &Option<String>| text.as_deref().map(plain);
+        let record = |record: &BTreeMap<String, String>| {
+            let fields: Vec<String> =
+                record.iter().map(|(name, value)| format!("{}: {}", plain(name), plain(value))).collect();
+            (!fields.is_empty()).then(|| format!("{{{}}}", fields.join(", ")))
+        };
+        let entries = [
+            ("principal", text(&self.principal)),
+            ("action", text(&self.action)),
+            ("service", Some(plain(&self.service))),
+            ("method", text(&self.method)),
+            ("path", text(&self.path)),
+            ("host", text(&self.host)),
+            ("headers", record(&self.headers)),
+            ("query", record(&self.query)),
+            ("cookies", record(&self.cookies)),
+            ("claims", record(&self.claims)),
+            ("source_ip", text(&self.source_ip)),
+            ("tls", self.tls.map(|tls| tls.to_string())),
+            ("time", text(&self.time)),
+        ];
+        entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
+/// A text as YAML has it: in quotes if it needs them.
+pub(super) fn plain(text: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/._:@*-".contains(&b);
+    let starts_plain = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'/');
+    if starts_plain && text.bytes().all(is_plain) && !text.ends_with(':') {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
+}
