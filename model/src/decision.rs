@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::revision::Revision;
 
 /// Allow or deny. Deny is a value; a failure to decide is an error, and [`FailMode`] says what it means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The request may pass.
@@ -74,6 +74,16 @@ pub struct Shadow {
     pub reasons: Vec<String>,
     /// Something failed on the way: it would have been a denial, for that.
     pub degraded: bool,
+}
+
+impl Verdict {
+    /// The verdict's name in logs, metrics and files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 impl Source {

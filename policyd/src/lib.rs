@@ -18,6 +18,7 @@
 //! - [`coverage`]: what the tests of a bundle have tried of it;
 //! - [`format`]: the one form of Cedar files;
 //! - [`lint`]: what an author most likely meant otherwise;
+//! - [`replay`]: recorded decisions, made again by another bundle;
 //! - [`unit_test`]: the tests that an author writes for a bundle;
 //! - [`server`]: the gRPC surface; [`metrics`]; [`config`]; [`app`], which wires it all.
 
@@ -37,6 +38,7 @@ pub mod limits;
 pub mod lint;
 pub mod metrics;
 pub mod publish;
+pub mod replay;
 pub mod server;
 pub mod snapshot;
 pub mod source;

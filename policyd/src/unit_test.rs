@@ -199,10 +199,7 @@ pub struct Compared {
 
 /// A decision as it is written in files.
 pub const fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Allow => "allow",
-        Verdict::Deny => "deny",
-    }
+    verdict.as_str()
 }
 
 /// A list in YAML.
@@ -212,7 +209,7 @@ fn list(names: &BTreeSet<String>) -> String {
 }
 
 /// Names in backticks, or `none`.
-fn quoted(names: &BTreeSet<String>) -> String {
+pub(crate) fn quoted(names: &BTreeSet<String>) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use daemon::{Lifecycle, LineWriter};
+use model::Shadow;
 use serde::Serialize;
 
 use crate::metrics::Metrics;
@@ -52,6 +53,8 @@ pub(crate) struct Line<'a> {
     pub revision: Option<String>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub limits: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub shadows: &'a [Shadow],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_instance: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +123,7 @@ mod tests {
             message: "",
             revision: None,
             limits: &[],
+            shadows: &[],
             upstream_instance: None,
             upstream_address: None,
             request_bytes: 0,

@@ -156,9 +156,10 @@ impl Record {
         self.checked = Some(checked.clone());
         let verdict = match checked.decision.verdict {
             Verdict::Deny if !enforces => WOULD_DENY,
-            verdict => verdict_name(verdict),
+            verdict => verdict.as_str(),
         };
         self.observers.metrics.decided(verdict, checked.source, cached);
+        self.observers.metrics.shadowed(&self.service, &checked.decision);
     }
 
     /// It passes without a decision.
@@ -190,7 +191,7 @@ impl Record {
             return Some(verdict);
         }
         let checked = self.checked.as_ref()?;
-        Some(if self.limited { "limited" } else { verdict_name(checked.decision.verdict) })
+        Some(if self.limited { "limited" } else { checked.decision.verdict.as_str() })
     }
 
     fn decision_source(&self) -> Option<&'static str> {
@@ -230,6 +231,7 @@ impl Record {
             message: self.message(),
             revision: decision.map(|decision| decision.revision.to_string()),
             limits: decision.map_or(&[], |decision| &decision.limits),
+            shadows: decision.map_or(&[], |decision| &decision.shadows),
             upstream_instance: upstream.map(|endpoint| endpoint.instance.as_str()),
             upstream_address: upstream.map(|endpoint| endpoint.address.as_str()),
             request_bytes: self.request_bytes.load(Ordering::Relaxed),
@@ -268,13 +270,6 @@ impl Drop for Record {
         );
         self.log(duration);
         self.report(duration);
-    }
-}
-
-const fn verdict_name(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Allow => "allow",
-        Verdict::Deny => "deny",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use identity::Svid;
-use model::Revision;
+use model::{Decision, Revision};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram>,
     decisions: Family<DecisionLabels, Counter>,
+    shadow_decisions: Family<ShadowLabels, Counter>,
     limit_outcomes: Family<LimitLabels, Counter>,
     ejections: Family<EndpointLabels, Counter>,
     renewals: Family<OutcomeLabels, Counter>,
@@ -50,6 +51,14 @@ struct DurationLabels {
 struct DecisionLabels {
     verdict: &'static str,
     source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShadowLabels {
+    service: String,
+    shadow: String,
+    verdict: &'static str,
+    differs: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +96,7 @@ impl Metrics {
             requests: Family::default(),
             durations,
             decisions: Family::default(),
+            shadow_decisions: Family::default(),
             limit_outcomes: Family::default(),
             ejections: Family::default(),
             renewals: Family::default(),
@@ -111,6 +121,11 @@ impl Metrics {
                 self.durations.clone(),
             );
             all.register("decisions", "Decisions made", self.decisions.clone());
+            all.register(
+                "shadow_decisions",
+                "What other policies would have decided",
+                self.shadow_decisions.clone(),
+            );
             all.register("limit_outcomes", "Requests charged to a limit", self.limit_outcomes.clone());
             all.register("upstream_ejections", "Times an endpoint was left out", self.ejections.clone());
             all.register("certificate_renewals", "Tries to get the next certificate", self.renewals.clone());
@@ -147,6 +162,19 @@ impl Metrics {
     pub(crate) fn decided(&self, verdict: &'static str, source: Source, cached: usize) {
         self.decisions.get_or_create(&DecisionLabels { verdict, source: source.as_str() }).inc();
         self.cache_entries.set(i64::try_from(cached).unwrap_or(i64::MAX));
+    }
+
+    /// A decision on `service` was made, and this is what other policies would have said.
+    pub(crate) fn shadowed(&self, service: &str, decision: &Decision) {
+        for shadow in &decision.shadows {
+            let labels = ShadowLabels {
+                service: service.to_owned(),
+                shadow: shadow.name.clone(),
+                verdict: shadow.verdict.as_str(),
+                differs: if shadow.verdict == decision.verdict { "no" } else { "yes" },
+            };
+            self.shadow_decisions.get_or_create(&labels).inc();
+        }
     }
 
     /// A request was charged to `limit`: `allowed`, `limited`, `would_limit` or `unavailable`.

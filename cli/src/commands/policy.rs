@@ -2,6 +2,7 @@
 
 mod explain;
 mod fmt;
+mod replay;
 mod test;
 
 use std::io::IsTerminal;
@@ -21,6 +22,7 @@ pub(super) enum Policy {
     Check(Check),
     Test(test::Test),
     Explain(Box<explain::Explain>),
+    Replay(replay::Replay),
     Fmt(fmt::Fmt),
 }
 
@@ -50,6 +52,7 @@ impl Policy {
             Self::Check(check) => check.run(),
             Self::Test(test) => test.run(),
             Self::Explain(explain) => explain.run(),
+            Self::Replay(replay) => replay.run(),
             Self::Fmt(fmt) => fmt.run(),
         }
     }

@@ -14,6 +14,7 @@ fn every_command_has_help_with_an_example() {
         &["policy", "check"],
         &["policy", "test"],
         &["policy", "explain"],
+        &["policy", "replay"],
         &["policy", "fmt"],
         &["bundle", "build"],
         &["bundle", "verify"],

@@ -10,5 +10,6 @@ mod commands;
 mod daemons;
 mod policy;
 mod readme;
+mod replay;
 mod run;
 mod up;

@@ -51,17 +51,25 @@ fn what_the_document_shows_is_what_a_user_sees() {
     }
     fs::create_dir(folder.path().join("tests")).unwrap();
     fs::write(folder.path().join("tests/acl.yaml"), tests).unwrap();
-    let folder = folder.path().to_str().unwrap();
+    let log = folder.path().join("decisions.jsonl");
+    let logged = blocks.iter().find_map(|block| block.strip_prefix("json title=decisions.jsonl\n")).unwrap();
+    fs::write(&log, logged).unwrap();
+    let (folder, log) = (folder.path().to_str().unwrap(), log.to_str().unwrap());
 
     let transcripts: Vec<&str> =
         blocks.iter().filter_map(|block| block.strip_prefix("\n$ tidegate ")).collect();
-    assert_eq!(transcripts.len(), 4);
+    assert_eq!(transcripts.len(), 5);
+    let real = |word| match word {
+        "policies/bookinfo" => folder,
+        "decisions.jsonl" => log,
+        word => word,
+    };
     for transcript in transcripts {
         let (typed, shown) = transcript.split_once('\n').unwrap();
-        let typed: Vec<&str> =
-            typed.split(' ').map(|word| if word == "policies/bookinfo" { folder } else { word }).collect();
+        let typed: Vec<&str> = typed.split(' ').map(real).collect();
         let output = run(&typed);
-        let printed = text(&output.stdout).replace(folder, "policies/bookinfo");
+        let printed =
+            text(&output.stdout).replace(log, "decisions.jsonl").replace(folder, "policies/bookinfo");
         assert_eq!(shown, printed, "{}", text(&output.stderr));
     }
 }
