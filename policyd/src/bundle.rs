@@ -18,6 +18,7 @@ pub mod policies;
 pub mod rules;
 pub mod schema;
 mod scoped_atoms;
+mod shadow;
 mod statement;
 mod validation;
 
@@ -54,6 +55,8 @@ pub struct Bundle {
     pub conditions: PolicySet,
     /// The access policies, for evaluation.
     pub policies_index: Index,
+    /// The access policies that are tried and not enforced, for evaluation.
+    pub shadows_index: Index,
     /// The conditions, for evaluation.
     pub conditions_index: Index,
     /// What policies may read.

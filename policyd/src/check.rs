@@ -10,6 +10,7 @@ use model::{Attributes, Decision, Verdict};
 use crate::bundle::expression::Input;
 use crate::bundle::rules::{Action, InstanceInputs};
 use crate::engine::{self, Evaluation, InputError, failed};
+use crate::shadows;
 use crate::snapshot::Snapshot;
 
 /// How long all check adapters of one request together may take.
@@ -17,24 +18,24 @@ pub const ADAPTERS_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Decides one request. Whatever fails on the way makes it a denial, marked degraded and never to be cached.
 ///
-/// The adapters are asked only where the policies allow: a deny is a deny whatever they say.
+/// The adapters are asked only where the policies allow: a deny is a deny whatever they say. What other policies would
+/// say is told with the decision, and is no part of it.
 pub async fn check(snapshot: &Snapshot, attributes: &Attributes) -> Decision {
     let evaluation = match engine::evaluate(&snapshot.bundle, attributes) {
         Ok(evaluation) => evaluation,
         Err(error) => {
-            return decision(
-                snapshot,
-                failed(format!("{:#}", anyhow::Error::from(error))),
-                Vec::new(),
-                Vec::new(),
-            );
+            let opinion = failed(format!("{:#}", anyhow::Error::from(error)));
+            return decision(snapshot, opinion, Vec::new(), Vec::new());
         }
     };
     let mut opinion = evaluation.opinion.clone();
+    let mut adapters = Opinion::indifferent();
     if opinion.verdict == Verdict::Allow {
-        opinion = opinion.and(ask_adapters(snapshot, attributes, &evaluation).await);
+        adapters = ask_adapters(snapshot, attributes, &evaluation).await;
+        opinion = opinion.and(adapters.clone());
     }
-    decision(snapshot, opinion, evaluation.limits, evaluation.rules)
+    let shadows = shadows::of(&evaluation, adapters);
+    Decision { shadows, ..decision(snapshot, opinion, evaluation.limits, evaluation.rules) }
 }
 
 fn decision(snapshot: &Snapshot, opinion: Opinion, limits: Vec<String>, rules: Vec<String>) -> Decision {

@@ -21,6 +21,8 @@ use crate::bundle::{Bundle, limits, rules};
 pub struct Evaluation<'b> {
     /// The access policies' say.
     pub opinion: Opinion,
+    /// What it would be with the shadow policies enforced, if the bundle has any.
+    pub shadow: Option<Opinion>,
     /// The names of the limits whose `when:` holds.
     pub limits: Vec<String>,
     /// The names of the rules whose `match:` holds.
@@ -51,12 +53,17 @@ pub enum InputError {
 pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evaluation<'b>, RequestError> {
     let request = request::build(attributes, &bundle.schemas)?;
     let entities = request::entities(attributes, bundle)?;
-    let opinion = opinion(bundle.policies_index.answer(&request, &entities, Depth::Serve), bundle);
+    let answer = bundle.policies_index.answer(&request, &entities, Depth::Serve);
+    let mut shadow = (!bundle.shadows_index.is_empty()).then(|| {
+        let tried = bundle.shadows_index.answer(&request, &entities, Depth::Serve);
+        opinion(together(answer.clone(), tried), bundle)
+    });
+    let mut opinion = opinion(answer, bundle);
     let conditions = bundle.conditions_index.answer(&request, &entities, Depth::Serve);
-    let opinion = match conditions.errors.into_iter().next() {
-        Some(error) => failed(told(&error)),
-        None => opinion,
-    };
+    if let Some(error) = conditions.errors.first() {
+        opinion = failed(told(error));
+        shadow = shadow.map(|_| opinion.clone());
+    }
     let (mut limits, mut rules) = (Vec::new(), Vec::new());
     for id in conditions.permits {
         if let Some(name) = id.strip_prefix(limits::ID_PREFIX) {
@@ -67,7 +74,7 @@ pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evalu
     }
     limits.sort();
     rules.sort();
-    Ok(Evaluation { opinion, limits, rules, request, entities })
+    Ok(Evaluation { opinion, shadow, limits, rules, request, entities })
 }
 
 impl Evaluation<'_> {
@@ -127,6 +134,16 @@ fn opinion(answer: Answer, bundle: &Bundle) -> Opinion {
         (_, None, permits) => (Verdict::Allow, permits, String::new()),
     };
     Opinion { verdict, reasons, message, valid_for: bundle.mesh.decision_validity, degraded: false }
+}
+
+/// What the policies of two indexes say, as if they were in one.
+fn together(mut one: Answer, other: Answer) -> Answer {
+    one.forbids.extend(other.forbids);
+    one.permits.extend(other.permits);
+    one.errors.extend(other.errors);
+    one.forbids.sort();
+    one.permits.sort();
+    one
 }
 
 fn told((id, why): &(String, String)) -> String {

@@ -10,6 +10,7 @@
 //! - [`handlers`]: the check adapters at work;
 //! - [`snapshot`]: bundle and handlers under one revision, replaced whole;
 //! - [`check`]: one Check: engine and adapters, combined;
+//! - [`shadows`]: what other policies than those in force would say;
 //! - [`limits`]: mesh-wide rate limits; pure;
 //! - [`delivery`]: how a bundle comes here: signed archives;
 //! - [`source`]: keeps the snapshot in step with the bundle on disk;
@@ -40,6 +41,7 @@ pub mod metrics;
 pub mod publish;
 pub mod replay;
 pub mod server;
+pub mod shadows;
 pub mod snapshot;
 pub mod source;
 pub mod unit_test;

@@ -20,6 +20,8 @@ services:
   stock: {namespace: depot, instances: [{version: v1, endpoint: '127.0.0.1:80'}]}
 ";
 
+const SHADOW: &str = "@shadow(\"true\") ";
+
 /// A Boolean expression that passes strict validation. Every form of atom is among them, and forms that are none.
 fn condition() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
@@ -56,14 +58,16 @@ fn condition() -> impl Strategy<Value = String> {
 
 fn policy() -> impl Strategy<Value = String> {
     let effect = prop_oneof![3 => Just("permit"), 1 => Just("forbid")];
+    let shadow = prop_oneof![2 => Just(""), 1 => Just(SHADOW)];
     let resource = prop_oneof![
         Just("resource"),
         Just("resource == Service::\"orders\""),
         Just("resource in Namespace::\"depot\"")
     ];
-    (effect, resource, prop::collection::vec(condition(), 0..3)).prop_map(|(effect, resource, conditions)| {
+    let conditions = prop::collection::vec(condition(), 0..3);
+    (shadow, effect, resource, conditions).prop_map(|(shadow, effect, resource, conditions)| {
         let whens: String = conditions.iter().map(|condition| format!(" when {{ {condition} }}")).collect();
-        format!("{effect}(principal, action in [Action::\"http\", Action::\"grpc\"], {resource}){whens};\n")
+        format!("{shadow}{effect}(principal, action in [Action::\"http\", Action::\"grpc\"], {resource}){whens};\n")
     })
 }
 
@@ -153,14 +157,20 @@ proptest! {
         rules in prop::collection::vec(condition(), 0..2),
         requests in prop::collection::vec(request(), 1..60),
     ) {
-        let bundle = bundle(&policies, &limits, &rules);
+        let without: Vec<String> = policies.iter().map(|policy| policy.replace(SHADOW, "")).collect();
+        let enforced = bundle(&without, &limits, &rules);
+        let tried = bundle(&policies, &limits, &rules);
         let mut decided = HashMap::new();
         let mut key = Vec::new();
         for request in requests {
-            key::encode(&request, &bundle.atoms[&request.resource], &mut key);
-            let evaluation = engine::evaluate(&bundle, &request).unwrap();
+            key::encode(&request, &tried.atoms[&request.resource], &mut key);
+            let evaluation = engine::evaluate(&tried, &request).unwrap();
             prop_assert!(!evaluation.opinion.degraded, "{}", evaluation.opinion.message);
-            let answer = (evaluation.opinion, evaluation.limits, evaluation.rules);
+            // What is said of the shadow policies is what would be if they were enforced.
+            let enforced = engine::evaluate(&enforced, &request).unwrap().opinion;
+            let shadow = evaluation.shadow.as_ref().unwrap_or(&evaluation.opinion);
+            prop_assert_eq!((shadow.verdict, shadow.degraded), (enforced.verdict, enforced.degraded));
+            let answer = (evaluation.opinion, evaluation.shadow, evaluation.limits, evaluation.rules);
             let (first, earlier) = decided.entry(key.clone()).or_insert_with(|| (request.clone(), answer.clone()));
             prop_assert_eq!(&*earlier, &answer, "{:?} and {:?} share a key", first, request);
         }

@@ -131,7 +131,7 @@ impl Links {
         // Of what fills a slot, the validator looks at the type alone.
         let mut valid = HashSet::new();
         let mut wrong = Vec::new();
-        for policy in policies.policies() {
+        for policy in policies.policies().chain(policies.shadows()) {
             let Some(link) = policy.slots() else { continue };
             let kind = |uid: &Option<Arc<EntityUID>>| uid.as_ref().map(|uid| uid.entity_type().clone());
             let kinds = (Arc::as_ptr(policy.statement()), kind(&link.principal), kind(&link.resource));

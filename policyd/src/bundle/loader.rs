@@ -48,7 +48,8 @@ impl Loader {
             rules::Parsed::read(text(rules::FILE), &files.folder, &mesh, &mut conditions, &mut findings);
         let derived = conditions.derived();
         let mut atoms = ScopedAtoms::default();
-        policies.policies().for_each(|policy| atoms.add_policy(policy));
+        // Those of shadow policies, too: what they say is part of the decision.
+        policies.policies().chain(policies.shadows()).for_each(|policy| atoms.add_policy(policy));
         derived.iter().for_each(|(template, derived)| atoms.add(template, None, derived));
         atoms.settle();
         // A template that nothing links reads nothing, but its names have to be declared for the validator.
@@ -75,6 +76,7 @@ impl Loader {
             atoms: mesh.services.keys().map(of_service).collect(),
             mesh,
             policies_index: policies.index(),
+            shadows_index: policies.shadows_index(),
             conditions_index: Index::new(&conditions.set),
             conditions: conditions.set,
             policies,

@@ -13,6 +13,7 @@ use daemon::finding::Findings;
 use rayon::prelude::*;
 
 use super::cedar_file::{CedarFile, Spot};
+use super::shadow;
 use super::statement::Statement;
 use crate::engine::index::{Index, Slots};
 
@@ -25,6 +26,8 @@ const ID_LENGTH_MAX: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     policies: Vec<Policy>,
+    /// Those that are tried, and not enforced.
+    shadows: Vec<Policy>,
     templates: Vec<Policy>,
     /// The places of policies in `policies`, sorted by id.
     by_id: Vec<u32>,
@@ -191,14 +194,16 @@ impl Policies {
 
     /// Adds links, and makes sure that no two policies have one id.
     pub(super) fn with_links(mut self, links: Vec<Policy>, findings: &mut Findings) -> Self {
-        self.policies.extend(links);
+        let (shadows, enforced) =
+            self.policies.into_iter().chain(links).partition(|policy| shadow::is_one(policy, findings));
+        (self.policies, self.shadows) = (enforced, shadows);
         self.policies.shrink_to_fit();
         let mut known: Vec<(&str, usize, &Policy)> = self
             .policies
             .iter()
             .zip(0usize..)
             .map(|(policy, place)| (policy.id(), place, policy))
-            .chain(self.templates.iter().map(|template| (template.id(), usize::MAX, template)))
+            .chain(self.templates.iter().chain(&self.shadows).map(|other| (other.id(), usize::MAX, other)))
             .collect();
         known.par_sort_by_key(|(id, place, _)| (*id, *place));
         for pair in known.windows(2) {
@@ -217,12 +222,17 @@ impl Policies {
         self
     }
 
-    /// The policies, in the order of files, those of links last.
+    /// The policies that are enforced, in the order of files, those of links last.
     pub fn policies(&self) -> std::slice::Iter<'_, Policy> {
         self.policies.iter()
     }
 
-    /// The policies, sorted by id.
+    /// The policies that are tried, and not enforced.
+    pub fn shadows(&self) -> std::slice::Iter<'_, Policy> {
+        self.shadows.iter()
+    }
+
+    /// The policies that are enforced, sorted by id.
     pub fn by_id(&self) -> impl Iterator<Item = &Policy> {
         self.by_id.iter().filter_map(|place| self.policies.get(*place as usize))
     }
@@ -232,17 +242,17 @@ impl Policies {
         self.templates.iter()
     }
 
-    /// How many policies there are, links included and templates not.
+    /// How many policies are enforced, links included and templates not.
     pub const fn len(&self) -> usize {
         self.policies.len()
     }
 
-    /// Whether there are no policies.
+    /// Whether none is.
     pub const fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
 
-    /// The policy called `id`. O(log policies).
+    /// The enforced policy called `id`. O(log policies).
     pub fn policy(&self, id: &str) -> Option<&Policy> {
         let policy = |place: u32| self.policies.get(place as usize);
         let found =
@@ -250,21 +260,26 @@ impl Policies {
         self.by_id.get(found).and_then(|place| policy(*place))
     }
 
-    /// All policies for Cedar's own tools, links as the policies that they amount to. O(policies), and large.
+    /// What is enforced for Cedar's own tools, links as the policies that they amount to. O(policies), and large.
     pub fn to_set(&self) -> PolicySet {
         // No two have one id, so there is nothing to refuse.
         PolicySet::from_policies(self.policies().filter_map(Policy::to_cedar)).unwrap_or_default()
     }
 
-    /// All policies, for evaluation.
+    /// What is enforced, for evaluation.
     pub fn index(&self) -> Index {
         Index::of(self.policies().map(Policy::entry))
     }
 
+    /// What is only tried, for evaluation.
+    pub fn shadows_index(&self) -> Index {
+        Index::of(self.shadows().map(Policy::entry))
+    }
+
     /// Checks every statement strictly against a schema; what the validator only suspects is a warning.
     pub(super) fn validate(&self, validator: &Validator, schema: u64, findings: &mut Findings) {
-        let written: Vec<&Policy> =
-            self.templates().chain(self.policies().filter(|policy| policy.link.is_none())).collect();
+        let policies = self.policies().chain(self.shadows()).filter(|policy| policy.link.is_none());
+        let written: Vec<&Policy> = self.templates().chain(policies).collect();
         let told: Vec<_> = written
             .into_par_iter()
             .flat_map_iter(|policy| {

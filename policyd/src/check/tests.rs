@@ -166,3 +166,35 @@ async fn attributes_that_make_no_request_are_denied_degraded() {
     let decision = check(&snapshot, &mapped).await;
     assert_eq!(summary(&decision), (Verdict::Deny, vec![], 0, true));
 }
+
+#[tokio::test]
+async fn what_shadow_policies_would_do_is_told_and_not_done() {
+    let adapters = "
+handlers: [{name: paths, adapter: list, config: {mode: deny, match: glob, entries: ['/blocked*']}}]
+instances: [{name: path, fields: {value: context.path}}]
+rules: [{name: r, actions: [{handler: paths, instances: [path]}]}]
+";
+    let acl = r#"
+@id("all") permit (principal, action == Action::"http", resource) unless { context.path like "/new*" };
+@id("old") @shadow("true") forbid (principal, action == Action::"http", resource) when { context.path like "/old*" };
+@id("new") @shadow("true") permit (principal, action == Action::"http", resource) when { context.path like "/new*" };
+@id("sum") @shadow("true") forbid (principal, action == Action::"http", resource)
+when { context.path like "/sum*" && 9223372036854775807 + (if context.tls then 1 else 0) > 0 };
+"#;
+    let bundle = bundle(Path::new("."), adapters, acl);
+    let table = [
+        ("/", Verdict::Allow, Verdict::Allow, vec!["all"], false),
+        ("/old", Verdict::Allow, Verdict::Deny, vec!["old"], false),
+        ("/new", Verdict::Deny, Verdict::Allow, vec!["new"], false),
+        ("/blocked", Verdict::Deny, Verdict::Deny, vec!["adapter/r"], false),
+        ("/sum", Verdict::Allow, Verdict::Deny, vec![], true),
+    ];
+    for (path, verdict, would_be, reasons, degraded) in table {
+        let decision = decided(bundle.clone(), path).await;
+        assert_eq!((decision.verdict, decision.degraded), (verdict, false), "{path}");
+        assert!(!decision.valid_for.is_zero(), "{path}");
+        let reasons = reasons.into_iter().map(str::to_owned).collect();
+        let expected = model::Shadow { name: "shadow".into(), verdict: would_be, reasons, degraded };
+        assert_eq!(decision.shadows, [expected], "{path}");
+    }
+}

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use policyd::bundle::{Bundle, Files};
 use policyd::replay::{self, Log};
 
 use super::super::{Format, Outcome, print};
-use super::load;
 
 /// Make recorded decisions again by a bundle: what would change
 ///
@@ -38,7 +38,7 @@ pub(in crate::commands) struct Replay {
 
 impl Replay {
     pub(super) fn run(self) -> Result<Outcome> {
-        let bundle = load(&self.bundle)?;
+        let bundle = Bundle::load(&Files::read(&self.bundle)?)?;
         let logs: Vec<Log> = self.logs.iter().map(|path| log(path)).collect();
         let bar = progress(&self.logs);
         let tally = replay::replay(&bundle, &logs, &|bytes| bar.inc(bytes));
