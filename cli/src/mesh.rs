@@ -11,6 +11,7 @@ use identity::TrustBundle;
 use model::SpiffeId;
 use policyd::bundle::mesh::{Application as Declared, Instance, Service};
 use policyd::bundle::{Bundle, Files};
+use policyd::delivery::{KEPT_DEFAULT, Origin, State};
 use policyd::publish::Addresses;
 use proxy::config::{AccessLogDestination, Address, DecisionLogDestination};
 use tokio::net::TcpStream;
@@ -34,7 +35,7 @@ const ROTATION: Rotation = Rotation { size_max: 64 * 1024 * 1024, keep: 2 };
 pub struct Options {
     /// The bundle's folder.
     pub bundle: PathBuf,
-    /// Where the CA keeps its keys and its ledger.
+    /// Where the CA keeps its keys and its ledger, and policyd, in `policyd`, the bundles that were in force.
     pub state: PathBuf,
     /// The time, for all daemons.
     pub clock: Clock,
@@ -237,7 +238,10 @@ async fn start_policyd(
 ) -> Result<policyd::app::Bound> {
     let id = identity::policyd_id(&bundle.mesh.trust_domain)?;
     let config = policyd::config::Config {
-        bundle: options.bundle.clone(),
+        delivery: policyd::delivery::Config {
+            origin: Origin::Folder(options.bundle.clone()),
+            state: Some(State { folder: options.state.join("policyd"), kept: KEPT_DEFAULT }),
+        },
         listen: loopback(),
         admin: loopback(),
         identity: identity::client::Config {

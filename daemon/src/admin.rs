@@ -69,7 +69,8 @@ fn ready(readiness: &Readiness, life: &Lifecycle) -> impl IntoResponse + use<> {
         waiting_for.push("nothing: it is stopping".to_owned());
     }
     if waiting_for.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+        let remark = readiness.remarked().map(|remark| format!("but {remark}\n")).unwrap_or_default();
+        return (StatusCode::OK, format!("ready\n{remark}"));
     }
     let text = waiting_for.iter().map(|what| format!("waiting for {what}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, text)

@@ -23,6 +23,7 @@ pub struct BlockReady {
 struct Waits {
     next_id: u64,
     by_id: BTreeMap<u64, String>,
+    remark: Option<String>,
 }
 
 impl Readiness {
@@ -50,6 +51,17 @@ impl Readiness {
     /// What the daemon waits for, the longest wait first.
     pub fn waiting_for(&self) -> Vec<String> {
         self.waits.borrow().by_id.values().cloned().collect()
+    }
+
+    /// Sets what whoever asks whether the daemon is ready is to know besides: it works, but something is not as it should
+    /// be. None when all is well.
+    pub fn remark(&self, remark: Option<String>) {
+        self.waits.send_modify(|waits| waits.remark = remark);
+    }
+
+    /// What was last set by [`Readiness::remark`].
+    pub fn remarked(&self) -> Option<String> {
+        self.waits.borrow().remark.clone()
     }
 
     /// Resolves when nothing blocks.

@@ -8,14 +8,17 @@ use anyhow::{Context, Result};
 use daemon::{Clock, Lifecycle, Readiness};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use crate::bundle::Mesh;
 use crate::config::Config;
+use crate::delivery::Delivery;
 use crate::limits::Store;
 use crate::metrics::Metrics;
+use crate::publish::Addresses;
 use crate::server::Server;
 use crate::snapshot::Current;
-use crate::source::{Source, Status};
+use crate::source::{Source, Status, Surroundings};
 
 /// How long a drain may take.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -63,12 +66,14 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
         .await
         .with_context(|| format!("`{}` can't be bound", config.admin))?;
     let admin_address = admin.address();
-    admin.serve(Arc::new(move || registry.render()), readiness, &lifecycle);
+    admin.serve(Arc::new(move || registry.render()), readiness.clone(), &lifecycle);
 
     // A new epoch for each life: what proxies cached from an earlier one has to be asked again.
-    let source = Source::start(&config.bundle, rand::random(), metrics.clone()).await?;
+    let surroundings = Surroundings { metrics: metrics.clone(), readiness, clock: clock.clone() };
+    let opened = spawn_blocking(move || Delivery::open(config.delivery)).await?;
+    let source = Source::start(opened?, rand::random(), surroundings).await?;
     let (current, status) = (source.current(), source.status());
-    check_against(&config, &current.get().bundle.mesh)?;
+    check_against(&config.identity, &config.addresses, &current.get().bundle.mesh)?;
     let counted = metrics.clone();
     let identity = identity::client::start(config.identity, clock.clone(), &lifecycle, move |event| {
         counted.identity(&event)
@@ -90,8 +95,8 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
 }
 
 /// With certificates of another trust domain than the bundle's, nobody could ask anything.
-fn check_against(config: &Config, mesh: &Mesh) -> Result<()> {
-    let ours = config.identity.bundle.trust_domain();
+fn check_against(identity: &identity::client::Config, addresses: &Addresses, mesh: &Mesh) -> Result<()> {
+    let ours = identity.bundle.trust_domain();
     anyhow::ensure!(
         *ours == mesh.trust_domain,
         "policyd's trust domain is `{ours}`, but that of the bundle is `{}`",
@@ -100,7 +105,7 @@ fn check_against(config: &Config, mesh: &Mesh) -> Result<()> {
     let known = |name: &String| {
         mesh.services.values().flat_map(|service| &service.instances).any(|instance| instance.name == *name)
     };
-    for name in config.addresses.keys().filter(|name| !known(name)) {
+    for name in addresses.keys().filter(|name| !known(name)) {
         tracing::warn!(instance = name, "the bundle has no such instance: its address is of no use");
     }
     Ok(())

@@ -13,6 +13,7 @@ use model::TrustDomain;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::delivery::{self, KEPT_DEFAULT, KEPT_RANGE, Origin, TrustedKeys};
 use crate::publish::Addresses;
 
 /// The longest join token file, in bytes.
@@ -21,8 +22,8 @@ const TOKEN_SIZE_MAX: u64 = 4096;
 /// What policyd needs to start.
 #[derive(Debug)]
 pub struct Config {
-    /// The bundle's folder.
-    pub bundle: PathBuf,
+    /// Where bundles come from, and where they are kept.
+    pub delivery: delivery::Config,
     /// Where proxies connect.
     pub listen: SocketAddr,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
@@ -36,7 +37,10 @@ pub struct Config {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
-    bundle: PathBuf,
+    bundle: Spanned<PathBuf>,
+    trusted_keys: Option<Spanned<Vec<PathBuf>>>,
+    state_dir: Option<PathBuf>,
+    bundles_kept: Option<Spanned<usize>>,
     #[serde(default = "any_port")]
     listen: SocketAddr,
     #[serde(default = "any_port")]
@@ -83,9 +87,10 @@ impl Config {
                 wrong(span_of(&raw.join_token_file, &source), message, "make one with `tidegate ca token`");
             })
             .ok();
-        match (bundle, join_token, ca_id) {
-            (Some(bundle), Some(join_token), Some(ca_id)) => Ok(Self {
-                bundle: folder.join(raw.bundle),
+        let delivery = raw.delivery(folder, &source, &mut wrong);
+        match (bundle, join_token, ca_id, delivery) {
+            (Some(bundle), Some(join_token), Some(ca_id), Some(delivery)) => Ok(Self {
+                delivery,
                 listen: raw.listen,
                 admin: raw.admin,
                 identity: identity::client::Config { ca_address: raw.ca, ca_id, bundle, join_token },
@@ -93,6 +98,64 @@ impl Config {
             }),
             _ => Err(findings),
         }
+    }
+}
+
+impl RawConfig {
+    /// Where bundles come from; none if something is `wrong`.
+    fn delivery(
+        &self,
+        folder: &Path,
+        source: &str,
+        wrong: &mut dyn FnMut(Range<usize>, String, &str),
+    ) -> Option<delivery::Config> {
+        let path = folder.join(&self.bundle.value);
+        let place = span_of(&self.bundle, source);
+        let origin = match &self.trusted_keys {
+            None if path.is_file() => {
+                let message =
+                    "an archive counts for nothing without keys that are trusted to sign it".to_owned();
+                wrong(place, message, "name them in `trusted_keys`, or give the bundle's folder");
+                None
+            }
+            None => Some(Origin::Folder(path)),
+            Some(_) if path.is_dir() => {
+                let message =
+                    "with `trusted_keys` the bundle has to be a signed archive, and this is a folder";
+                wrong(place, message.to_owned(), "`tidegate bundle build` makes an archive of it");
+                None
+            }
+            Some(keys) => {
+                let paths: Vec<PathBuf> = keys.value.iter().map(|path| folder.join(path)).collect();
+                match TrustedKeys::load(&paths) {
+                    Ok(_) if paths.is_empty() => {
+                        let help = "name a file that `tidegate bundle key` wrote";
+                        wrong(span_of(keys, source), "no key is trusted".to_owned(), help);
+                        None
+                    }
+                    Ok(_) if self.state_dir.is_none() => {
+                        let message = "an archive needs a `state_dir`: it is unpacked there".to_owned();
+                        wrong(place, message, "add `state_dir`, a folder that policyd may write to");
+                        None
+                    }
+                    Ok(trusted) => Some(Origin::Archive(path, trusted)),
+                    Err(error) => {
+                        let help = "`tidegate bundle key` makes keys; policyd needs the `.pub.pem`";
+                        wrong(span_of(keys, source), error.to_string(), help);
+                        None
+                    }
+                }
+            }
+        };
+        let kept = self.bundles_kept.as_ref().map_or(KEPT_DEFAULT, |kept| kept.value);
+        if let Some(written) = self.bundles_kept.as_ref().filter(|kept| !KEPT_RANGE.contains(&kept.value)) {
+            let message =
+                format!("between {} and {} bundles can be kept", KEPT_RANGE.start(), KEPT_RANGE.end());
+            wrong(span_of(written, source), message, "the default is 20");
+            return None;
+        }
+        let state = self.state_dir.as_ref().map(|path| delivery::State { folder: folder.join(path), kept });
+        Some(delivery::Config { origin: origin?, state })
     }
 }
 
@@ -150,6 +213,35 @@ mod tests {
               = help: make one with `tidegate ca token`
 
         "#]].assert_eq(&told);
+    }
+
+    #[test]
+    fn archives_need_keys_and_a_state_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let key = delivery::SigningKey::generate().unwrap();
+        write("release.pub.pem", &key.public().to_pem());
+        write("shop.tgb", "");
+        std::fs::create_dir(folder.path().join("shop")).unwrap();
+        let rest = "trust_domain: shop.example\nca: 127.0.0.1:1\ntrust_bundle: b\njoin_token_file: t\n";
+        for (text, why) in [
+            ("bundle: shop\n", None),
+            ("bundle: shop\nstate_dir: state\n", None),
+            ("bundle: none.tgb\ntrusted_keys: [release.pub.pem]\nstate_dir: state\n", None),
+            ("bundle: shop.tgb\n", Some("an archive counts for nothing without keys")),
+            ("bundle: shop.tgb\ntrusted_keys: []\nstate_dir: s\n", Some("no key is trusted")),
+            ("bundle: shop.tgb\ntrusted_keys: [release.pub.pem]\n", Some("an archive needs a `state_dir`")),
+            ("bundle: shop\ntrusted_keys: [release.pub.pem]\nstate_dir: s\n", Some("and this is a folder")),
+            ("bundle: shop.tgb\ntrusted_keys: [none.pem]\nstate_dir: s\n", Some("can't read the key")),
+            ("bundle: shop\nstate_dir: s\nbundles_kept: 1\n", Some("between 2 and 1000 bundles can be kept")),
+        ] {
+            write("policyd.yaml", &format!("{text}{rest}"));
+            // The rest is wrong in any case: there is no trust bundle.
+            let findings = Config::load(&folder.path().join("policyd.yaml")).unwrap_err();
+            let told = findings.render(false);
+            assert_eq!(findings.iter().count(), 2 + usize::from(why.is_some()), "{text}: {told}");
+            assert!(told.contains(why.unwrap_or_default()), "{text}: {told}");
+        }
     }
 
     #[test]

@@ -12,8 +12,8 @@
 //! - [`check`]: one Check: engine and adapters, combined;
 //! - [`shadows`]: what other policies than those in force would say;
 //! - [`limits`]: mesh-wide rate limits; pure;
-//! - [`delivery`]: how a bundle comes here: signed archives;
-//! - [`source`]: keeps the snapshot in step with the bundle on disk;
+//! - [`delivery`]: how a bundle comes here, from a folder or a signed archive, and what is kept of those in force;
+//! - [`source`]: keeps the snapshot in step with the bundle that is delivered, or pinned;
 //! - [`publish`]: what each proxy is told of a snapshot; pure;
 //! - [`explain`]: why a request is decided as it is;
 //! - [`coverage`]: what the tests of a bundle have tried of it;

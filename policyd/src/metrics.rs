@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::delivery::history::Why;
 use crate::limits::Charge;
 
 /// policyd's metrics.
@@ -22,6 +23,9 @@ pub struct Metrics {
     acknowledgements: Family<OutcomeLabels, Counter>,
     reloads: Family<OutcomeLabels, Counter>,
     bundle_valid: Gauge,
+    bundle_last_good: Gauge,
+    bundle_pinned: Gauge,
+    bundles_kept: Family<OutcomeLabels, Counter>,
     revision: Gauge,
     renewals: Family<OutcomeLabels, Counter>,
     certificate_expiry: Gauge,
@@ -73,6 +77,9 @@ impl Metrics {
             acknowledgements: Family::default(),
             reloads: Family::default(),
             bundle_valid: Gauge::default(),
+            bundle_last_good: Gauge::default(),
+            bundle_pinned: Gauge::default(),
+            bundles_kept: Family::default(),
             revision: Gauge::default(),
             renewals: Family::default(),
             certificate_expiry: Gauge::default(),
@@ -99,10 +106,21 @@ impl Metrics {
                 self.acknowledgements.clone(),
             );
             r.register("reloads", "Times the bundle was read again", self.reloads.clone());
+            r.register("bundle_valid", "0 if the bundle on disk was refused", self.bundle_valid.clone());
             r.register(
-                "bundle_valid",
-                "1 if the bundle on disk is the one in force",
-                self.bundle_valid.clone(),
+                "bundle_last_good",
+                "1 while the last good bundle serves because the source could not be used at the start",
+                self.bundle_last_good.clone(),
+            );
+            r.register(
+                "bundle_pinned",
+                "1 while an operator holds a bundle in force",
+                self.bundle_pinned.clone(),
+            );
+            r.register(
+                "bundles_kept",
+                "Bundles in force written to the state folder",
+                self.bundles_kept.clone(),
             );
             r.register("revision", "Number of the revision in force", self.revision.clone());
             r.register("certificate_renewals", "Tries to get a certificate", self.renewals.clone());
@@ -149,6 +167,15 @@ impl Metrics {
     pub(crate) fn reloaded(&self, ok: bool) {
         self.reloads.get_or_create(&OutcomeLabels::of(ok)).inc();
         self.bundle_valid.set(i64::from(ok));
+    }
+
+    pub(crate) fn in_force(&self, why: Why) {
+        self.bundle_last_good.set(i64::from(why == Why::LastGood));
+        self.bundle_pinned.set(i64::from(why == Why::Pinned));
+    }
+
+    pub(crate) fn kept(&self, ok: bool) {
+        self.bundles_kept.get_or_create(&OutcomeLabels::of(ok)).inc();
     }
 
     pub(crate) fn published(&self, number: u64) {

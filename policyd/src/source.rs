@@ -1,15 +1,15 @@
 //! Keeps the current snapshot in step with the bundle on disk and with what check adapters know.
 //!
 //! One task owns the bundle: it alone reads, builds and publishes. A bundle with a mistake, or none at all, is
-//! told of and changes nothing.
+//! told of and changes nothing. A bundle that an operator has pinned comes before what the source has, until it is
+//! released: a broken source must not come back by itself.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use daemon::Lifecycle;
 use daemon::finding::{Finding, Findings};
+use daemon::{Clock, Lifecycle, Readiness};
 use futures_util::StreamExt;
 use model::Revision;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -17,10 +17,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
 
-use crate::bundle::{Bundle, Files, mesh};
+use crate::bundle::{Bundle, mesh};
+use crate::delivery::history::Why;
+use crate::delivery::standing::Standing;
+use crate::delivery::{Delivered, Delivery, Digest};
 use crate::handlers::{Changes, Handlers};
 use crate::metrics::Metrics;
 use crate::snapshot::Current;
+
+mod told;
 
 /// A change counts once the files have stayed the same for this long,
 const QUIET: Duration = Duration::from_millis(20);
@@ -32,20 +37,41 @@ const POLL: Duration = Duration::from_secs(5);
 /// The task that owns the bundle.
 #[derive(Debug)]
 pub struct Source {
-    folder: PathBuf,
-    /// The files of the bundle in force.
-    in_force: Arc<Files>,
-    /// The files last refused, and why: nothing but an edit makes a bundle of them.
-    refused: Option<(Arc<Files>, Arc<Findings>)>,
+    delivery: Arc<Delivery>,
+    /// The bundle in force.
+    in_force: Delivered,
+    /// Why it is.
+    why: Why,
+    /// What it is called; none if it is not kept.
+    kept: Option<Digest>,
+    /// It could not be kept, which is tried again.
+    keep_failed: bool,
+    /// What the source had when it was last looked at while another bundle was pinned, and what is wrong with it.
+    aside: Option<(Delivered, Option<Arc<Findings>>)>,
+    /// The bundle last refused, and why: nothing but an edit makes another of it.
+    refused: Option<(Delivered, Arc<Findings>)>,
     current: Current,
-    metrics: Arc<Metrics>,
+    surroundings: Surroundings,
+    /// How things stood when that was last told in the state folder.
+    stood: Option<Standing>,
     /// Tells how the last reading went; for `up`, which shows it.
     status: watch::Sender<Status>,
-    /// The system's news of the folder.
+    /// The system's news of the folders.
     changes: mpsc::Receiver<()>,
     /// The check adapters' news, from the handlers in force.
     answers: Changes,
     watcher: RecommendedWatcher,
+}
+
+/// What a [`Source`] works with.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Is told when another bundle than the source's serves.
+    pub readiness: Readiness,
+    /// For the history.
+    pub clock: Clock,
 }
 
 /// How the last reading of the bundle went.
@@ -53,16 +79,23 @@ pub struct Source {
 pub struct Status {
     /// How often there was something to tell: a bundle that came into force, or one that was refused.
     pub reads: u64,
-    /// What is wrong with the bundle on disk, if it is refused.
+    /// What is wrong with the bundle at the source, if it is refused.
     pub refused: Option<Arc<Findings>>,
+    /// Why the bundle in force is.
+    pub why: Why,
+    /// The bundle that an operator wants in force.
+    pub pinned: Option<Digest>,
+    /// Why that one is not.
+    pub pin_refused: Option<Arc<Findings>>,
 }
 
 impl Source {
-    /// Reads the bundle in `folder` for the first time, and watches it from then on.
+    /// Takes the first bundle: the one that is pinned, else what the source has, else the last good one. From then on it
+    /// watches.
     ///
     /// # Errors
-    /// [`Findings`] when the bundle has mistakes; else why it can't be watched.
-    pub async fn start(folder: &Path, epoch: u64, metrics: Arc<Metrics>) -> Result<Self> {
+    /// [`Findings`] when the bundle has mistakes and none is kept; else why it can't be watched.
+    pub async fn start(delivery: Delivery, epoch: u64, surroundings: Surroundings) -> Result<Self> {
         let (told, changes) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error may be all there is of a change. A full queue already holds the news.
@@ -70,27 +103,34 @@ impl Source {
         })
         .context("the bundle's folder can't be watched")?;
         // Watching starts before reading, so that no change falls in between.
-        let watching = watcher.watch(folder, RecursiveMode::NonRecursive);
-        let files = Arc::new(read(folder.to_owned()).await?);
-        if let Err(error) = watching {
+        if let Err(error) = watch(&mut watcher, &delivery) {
             warn!(%error, "the system can't tell of changes to the bundle: it is read every {POLL:?}");
         }
-        let bundle = load(&files).await?;
+        let delivery = Arc::new(delivery);
+        let First { bundle, handlers, delivered, why, refused } = first(&delivery).await?;
         warn_of(&bundle.warnings);
-        let handlers = Handlers::start(&bundle).await?;
-        metrics.reloaded(true);
-        metrics.published(1);
-        Ok(Self {
-            folder: folder.to_owned(),
-            in_force: files,
+        let mut source = Self {
+            delivery,
+            in_force: delivered,
+            why,
+            kept: None,
+            keep_failed: false,
+            aside: None,
             refused: None,
             answers: handlers.changes(),
             current: Current::new(Arc::new(bundle), Arc::new(handlers), epoch),
-            metrics,
+            surroundings,
+            stood: None,
             status: watch::Sender::default(),
             changes,
             watcher,
-        })
+        };
+        source.surroundings.metrics.reloaded(refused.is_none());
+        source.surroundings.metrics.published(1);
+        source.status.send_modify(|status| status.refused = refused);
+        source.keep().await;
+        source.stand().await;
+        Ok(source)
     }
 
     /// The snapshots it publishes.
@@ -111,57 +151,110 @@ impl Source {
                 () = lifecycle.stopping() => break,
                 Some(()) = self.changes.recv() => self.look().await,
                 _ = poll.tick() => self.look().await,
-                Some(_) = self.answers.next() => self.republish(),
+                Some(_) = self.answers.next() => self.republish().await,
             }
         }
         self.current.get().handlers.close().await;
     }
 
-    /// Looks at the bundle, and publishes it if it has changed and has no mistake.
+    /// Looks at what is pinned and at the source, and publishes what has changed and has no mistake.
     async fn look(&mut self) {
-        let result = match self.read_settled().await {
-            Ok(files) if files == *self.in_force => Ok(None),
-            Ok(files) => match &self.refused {
-                Some((refused, findings)) if **refused == files => Err(findings.clone()),
-                _ => self.replace(Arc::new(files)).await.map(Some),
+        if self.keep_failed {
+            self.keep().await;
+        }
+        match self.blocking(Delivery::pinned).await {
+            Ok(Some(digest)) => {
+                let refused = self.hold(digest).await.err();
+                self.tell_pin(Some(digest), refused);
+                self.stand().await;
+                let result = self.look_aside().await;
+                self.tell(result.map(|()| None)).await;
+            }
+            Ok(None) => {
+                self.tell_pin(None, None);
+                let result = self.follow().await;
+                self.tell(result).await;
+            }
+            // Whatever it is that an operator wants, it is not the source: what is in force stays so.
+            Err(findings) => {
+                self.tell_pin(None, Some(Arc::new(findings)));
+                self.stand().await;
+            }
+        }
+    }
+
+    /// Puts what the source has in force.
+    async fn follow(&mut self) -> Result<Option<Revision>, Arc<Findings>> {
+        self.aside = None;
+        match self.read_settled().await {
+            Ok(delivered) if delivered == self.in_force => {
+                self.why = Why::Source;
+                Ok(None)
+            }
+            Ok(delivered) => match &self.refused {
+                Some((refused, findings)) if *refused == delivered => Err(findings.clone()),
+                _ => self.replace(delivered, Why::Source).await.map(Some),
             },
             Err(findings) => Err(Arc::new(findings)),
+        }
+    }
+
+    /// Puts the bundle called `digest` in force, if it is not.
+    async fn hold(&mut self, digest: Digest) -> Result<(), Arc<Findings>> {
+        if self.kept == Some(digest) {
+            self.why = Why::Pinned;
+            return Ok(());
+        }
+        let delivered = self.blocking(move |delivery| delivery.kept(digest)).await?;
+        let revision = self.replace(delivered, Why::Pinned).await?;
+        warn!(%revision, bundle = %digest, "an operator has put this bundle in force, until `tidegate bundle release`");
+        Ok(())
+    }
+
+    /// Looks at what the source has while another bundle is pinned: so it is known before the release whether it is good.
+    async fn look_aside(&mut self) -> Result<(), Arc<Findings>> {
+        let delivered = self.read_settled().await.map_err(Arc::new)?;
+        let known = self.aside.take().filter(|(before, _)| *before == delivered).map(|(_, wrong)| wrong);
+        let wrong = match known {
+            Some(wrong) => wrong,
+            None => load(&delivered).await.and_then(|bundle| self.of_this_mesh(bundle)).err().map(Arc::new),
         };
-        self.tell(result);
+        self.aside = Some((delivered, wrong.clone()));
+        wrong.map_or(Ok(()), Err)
     }
 
     /// Believes in a change only when the files still say the same a moment later: many programs empty a file
     /// before they write it, and an empty file forbids nothing.
-    async fn read_settled(&mut self) -> Result<Files, Findings> {
-        let mut files = self.read_watched().await;
+    async fn read_settled(&mut self) -> Result<Delivered, Findings> {
+        let mut delivered = self.read_watched().await;
         for _ in 1..READS_MAX {
-            if files.as_ref().is_ok_and(|files| *files == *self.in_force) {
+            if delivered.as_ref().is_ok_and(|delivered| *delivered == self.in_force) {
                 break;
             }
             tokio::time::sleep(QUIET).await;
             let again = self.read_watched().await;
-            if again == files {
+            if again == delivered {
                 break;
             }
-            files = again;
+            delivered = again;
         }
-        files
+        delivered
     }
 
     /// A folder that took the place of the one watched so far has to be watched anew.
-    async fn read_watched(&mut self) -> Result<Files, Findings> {
-        if let Err(error) = self.watcher.watch(&self.folder, RecursiveMode::NonRecursive) {
+    async fn read_watched(&mut self) -> Result<Delivered, Findings> {
+        if let Err(error) = watch(&mut self.watcher, &self.delivery) {
             debug!(%error, "the bundle's folder can't be watched");
         }
-        read(self.folder.clone()).await
+        self.blocking(Delivery::read).await
     }
 
-    async fn replace(&mut self, files: Arc<Files>) -> Result<Revision, Arc<Findings>> {
-        let bundle = match load(&files).await.and_then(|bundle| self.of_this_mesh(bundle)) {
+    async fn replace(&mut self, delivered: Delivered, why: Why) -> Result<Revision, Arc<Findings>> {
+        let bundle = match load(&delivered).await.and_then(|bundle| self.of_this_mesh(bundle)) {
             Ok(bundle) => bundle,
             Err(findings) => {
                 let findings = Arc::new(findings);
-                self.refused = Some((files, findings.clone()));
+                self.refused = Some((delivered, findings.clone()));
                 return Err(findings);
             }
         };
@@ -171,8 +264,11 @@ impl Source {
         // Listened to before anyone asks them. The handlers before end with the last Check that uses them.
         self.answers = handlers.changes();
         let revision = self.current.publish(Arc::new(bundle), Arc::new(handlers));
-        self.metrics.published(revision.number);
-        (self.in_force, self.refused) = (files, None);
+        self.surroundings.metrics.published(revision.number);
+        (self.in_force, self.why, self.refused) = (delivered, why, None);
+        // In force first: what enforces must not wait for a disk.
+        self.kept = None;
+        self.keep().await;
         Ok(revision)
     }
 
@@ -186,42 +282,93 @@ impl Source {
         Err(Finding::in_file(mesh::FILE, message).with_help("change it back, or restart the mesh").into())
     }
 
-    /// Tells what is new. The same mistake is told once.
-    fn tell(&self, result: Result<Option<Revision>, Arc<Findings>>) {
-        let before = self.status.borrow().refused.clone();
-        match &result {
-            Ok(None) if before.is_none() => return,
-            Ok(None) => info!("the bundle is again the one in force"),
-            Ok(Some(revision)) => info!(%revision, "the bundle was changed and is in force"),
-            Err(findings) if before.as_ref() == Some(findings) => return,
-            Err(findings) => error!(
-                "the bundle was changed and is refused; what was in force stays so: {}\n{}",
-                findings.summary(&self.folder.display().to_string()),
-                findings.render(false)
-            ),
-        }
-        self.metrics.reloaded(result.is_ok());
-        self.status.send_modify(|status| *status = Status { reads: status.reads + 1, refused: result.err() });
-    }
-
     /// The same bundle under a new revision: what an adapter answered before may no longer hold.
-    fn republish(&self) {
+    async fn republish(&mut self) {
         let before = self.current.get();
         let revision = self.current.publish(before.bundle.clone(), before.handlers.clone());
-        self.metrics.published(revision.number);
+        self.surroundings.metrics.published(revision.number);
         info!(%revision, "a check adapter's answers have changed");
+        // A list that was edited is a part of what is in force: without it the last good bundle would be an older one.
+        self.keep().await;
+        self.stand().await;
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Delivery) -> Result<T, Findings> + Send + 'static,
+    ) -> Result<T, Findings> {
+        blocking(&self.delivery, call).await
     }
 }
 
-async fn read(folder: PathBuf) -> Result<Files, Findings> {
-    match spawn_blocking(move || Files::read(&folder)).await {
+/// The bundle that policyd starts with.
+struct First {
+    bundle: Bundle,
+    handlers: Handlers,
+    delivered: Delivered,
+    why: Why,
+    /// What is wrong with the source's, if this is another.
+    refused: Option<Arc<Findings>>,
+}
+
+async fn first(delivery: &Arc<Delivery>) -> Result<First, Findings> {
+    if let Some(digest) = blocking(delivery, Delivery::pinned).await? {
+        let kept = blocking(delivery, move |delivery| delivery.kept(digest)).await;
+        return first_of(kept, Why::Pinned).await.map_err(|mut findings| {
+            // The source would be what the operator wanted to get rid of.
+            let message = format!("the bundle {} is pinned, and can't be put in force", digest.short());
+            let help =
+                "`tidegate bundle rollback` pins another, `tidegate bundle release` follows the source again";
+            findings.push(Finding::in_file("pin.json", message).with_help(help));
+            findings
+        });
+    }
+    let refused = match first_of(blocking(delivery, Delivery::read).await, Why::Source).await {
+        Ok(first) => return Ok(first),
+        Err(findings) => findings,
+    };
+    for digest in delivery.were_in_force() {
+        let kept = blocking(delivery, move |delivery| delivery.kept(digest)).await;
+        match first_of(kept, Why::LastGood).await {
+            Ok(first) => {
+                error!(
+                    bundle = %digest,
+                    "the bundle is refused, and the last good one serves instead: {}\n{}",
+                    refused.summary(&delivery.source()),
+                    refused.render(false)
+                );
+                return Ok(First { refused: Some(Arc::new(refused)), ..first });
+            }
+            Err(findings) => error!("a kept bundle can't serve:\n{}", findings.render(false)),
+        }
+    }
+    Err(refused)
+}
+
+async fn first_of(delivered: Result<Delivered, Findings>, why: Why) -> Result<First, Findings> {
+    let delivered = delivered?;
+    let bundle = load(&delivered).await?;
+    let handlers = Handlers::start(&bundle).await?;
+    Ok(First { bundle, handlers, delivered, why, refused: None })
+}
+
+fn watch(watcher: &mut RecommendedWatcher, delivery: &Delivery) -> notify::Result<()> {
+    delivery.watched().iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))
+}
+
+async fn blocking<T: Send + 'static>(
+    delivery: &Arc<Delivery>,
+    call: impl FnOnce(&Delivery) -> Result<T, Findings> + Send + 'static,
+) -> Result<T, Findings> {
+    let delivery = delivery.clone();
+    match spawn_blocking(move || call(&delivery)).await {
         Ok(result) => result,
         Err(error) => Err(crashed(&error)),
     }
 }
 
-async fn load(files: &Arc<Files>) -> Result<Bundle, Findings> {
-    let files = files.clone();
+async fn load(delivered: &Delivered) -> Result<Bundle, Findings> {
+    let files = delivered.files.clone();
     match spawn_blocking(move || Bundle::load(&files)).await {
         Ok(result) => result,
         Err(error) => Err(crashed(&error)),

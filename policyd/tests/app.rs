@@ -71,7 +71,8 @@ fn config(pki: &Pki, ca_address: SocketAddr, bundle: &Path) -> Config {
         bundle: pki.bundle(),
         join_token: "token".into(),
     };
-    Config { bundle: bundle.to_owned(), listen: any, admin: any, identity, addresses: [].into() }
+    let delivery = tidegate_policyd::delivery::Config::folder(bundle.to_owned());
+    Config { delivery, listen: any, admin: any, identity, addresses: [].into() }
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {

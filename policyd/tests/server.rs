@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use api::policy::policy_service_client::PolicyServiceClient;
 use api::policy::{self as wire, watch_request, watch_response};
-use daemon::{Clock, Lifecycle};
+use daemon::{Clock, Lifecycle, Readiness};
 use identity::tls;
 use model::SpiffeId;
 use tempfile::TempDir;
+use tidegate_policyd::delivery::{self, Delivery};
 use tidegate_policyd::limits::Store;
 use tidegate_policyd::metrics::Metrics;
 use tidegate_policyd::server::{CHARGES_MAX, KEY_SIZE_MAX, MESSAGE_SIZE_MAX, Server};
-use tidegate_policyd::source::Source;
+use tidegate_policyd::source::{Source, Surroundings};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -61,7 +62,10 @@ impl Policyd {
         }
         let (pki, clock, lifecycle) = (Pki::new(), Clock::system(), Lifecycle::new());
         let metrics = Arc::new(Metrics::new(&daemon::Metrics::new()));
-        let source = Source::start(folder.path(), 1, metrics.clone()).await.unwrap();
+        let surroundings =
+            Surroundings { metrics: metrics.clone(), readiness: Readiness::new(), clock: Clock::system() };
+        let delivery = Delivery::open(delivery::Config::folder(folder.path().to_owned())).unwrap();
+        let source = Source::start(delivery, 1, surroundings).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server {

@@ -63,7 +63,7 @@ impl World {
         let id = identity::policyd_id(trust_domain)?;
         let instances = self.mesh.sidecars.iter();
         let config = policyd::config::Config {
-            bundle: self.bundle(),
+            delivery: policyd::delivery::Config::folder(self.bundle()),
             listen: self.mesh.policyd.address,
             admin: ([127, 0, 0, 1], 0).into(),
             identity: identity::client::Config {

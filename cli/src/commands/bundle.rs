@@ -1,6 +1,7 @@
 //! `tidegate bundle`
 
 mod build;
+mod history;
 mod key;
 mod look;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Format, Outcome, print};
 
-/// Deliver bundles: signed archives
+/// Deliver bundles: signed archives, the history of what was in force, rollback
 #[derive(Debug, Subcommand)]
 pub(super) enum Bundle {
     Build(build::Build),
@@ -19,6 +20,9 @@ pub(super) enum Bundle {
     Show(look::Show),
     Unpack(look::Unpack),
     Key(key::Key),
+    History(history::History),
+    Rollback(history::Rollback),
+    Release(history::Release),
 }
 
 impl Bundle {
@@ -29,6 +33,9 @@ impl Bundle {
             Self::Show(show) => show.run(),
             Self::Unpack(unpack) => unpack.run(),
             Self::Key(key) => key.run(),
+            Self::History(history) => history.run(),
+            Self::Rollback(rollback) => rollback.run(),
+            Self::Release(release) => release.run(),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::overview::Overview;
 #[command(after_help = "\
 Examples:
   tidegate up policies/bookinfo
-  tidegate up policies/bookinfo --state ./state       keep the CA and its ledger
+  tidegate up policies/bookinfo --state ./state       keep CA, ledger, history of bundles
   tidegate up policies/bookinfo --access-log FILE     one JSON object a request
   tidegate up policies/bookinfo --format json         addresses for a script
 
@@ -32,7 +32,7 @@ Stops on Ctrl-C: requests in flight end first, then every process and socket is 
 pub(super) struct Up {
     /// The bundle's folder, which holds mesh.yaml
     bundle: PathBuf,
-    /// Where the CA keeps keys and ledger; without it they are gone after the run
+    /// Where the CA keeps keys and ledger, and policyd bundles; without it they are gone after the run
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Where access logs go
@@ -118,7 +118,7 @@ async fn tell(mut status: watch::Receiver<Status>) {
     }
 }
 
-/// The CA's folder: the user's, or one that is gone after the run.
+/// The daemons' folder: the user's, or one that is gone after the run.
 enum State {
     Kept(PathBuf),
     Temporary(tempfile::TempDir),

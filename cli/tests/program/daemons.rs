@@ -7,7 +7,7 @@ use crate::run::{self, Running};
 use rustix::process::Signal;
 
 /// Ports that are free now. Daemons in processes of their own have to be told each other's.
-fn free<const COUNT: usize>() -> [SocketAddr; COUNT] {
+pub(crate) fn free<const COUNT: usize>() -> [SocketAddr; COUNT] {
     let listeners: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap())
 }

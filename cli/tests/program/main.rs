@@ -8,6 +8,7 @@
 mod bundle;
 mod commands;
 mod daemons;
+mod delivery;
 mod policy;
 mod readme;
 mod replay;

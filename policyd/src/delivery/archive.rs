@@ -129,7 +129,7 @@ impl Archive {
         Sealed::read(bytes)?.open(bytes)
     }
 
-    /// What the files are called together.
+    /// What the bundle is called.
     pub fn digest(&self) -> Digest {
         self.manifest.digest()
     }

@@ -111,6 +111,11 @@ impl Content {
         self.0.insert(name, bytes);
     }
 
+    /// Removes the file called `name`, if there is one.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|other, _| other.as_str() != name);
+    }
+
     /// The files, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &[u8])> {
         self.0.iter().map(|(name, bytes)| (name, bytes.as_slice()))
@@ -193,8 +198,9 @@ impl Reading {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, name: Name) -> Result<(), Finding> {
-        let wrong = |message: String, help| Finding::in_file(name.as_str(), message).with_help(help);
+    fn file(&mut self, path: &Path, name: Name) -> Result<(), Findings> {
+        let wrong =
+            |message: String, help| Findings::from(Finding::in_file(name.as_str(), message).with_help(help));
         let mut bytes = Vec::new();
         File::open(path)
             .and_then(|file| file.take(self.room + 1).read_to_end(&mut bytes))

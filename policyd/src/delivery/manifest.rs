@@ -118,13 +118,9 @@ impl Manifest {
         text
     }
 
-    /// What the files are called together, whenever and by whomever they were packed.
-    ///
-    /// It is the SHA-256 of the lines that `sha256sum` prints of them, sorted by the bytes of their names.
+    /// What the bundle is called: the SHA-256 of the manifest, `tar -xOf ARCHIVE .tidegate/manifest.json | sha256sum`.
     pub fn digest(&self) -> Digest {
-        let lines: String =
-            self.files.iter().map(|(name, entry)| format!("{}  {name}\n", entry.sha256)).collect();
-        Digest::of(lines.as_bytes())
+        Digest::of(self.to_json().as_bytes())
     }
 
     /// The bytes of all files together.

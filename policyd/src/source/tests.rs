@@ -7,6 +7,9 @@ use model::{Action, Attributes, Verdict};
 use tempfile::TempDir;
 
 use super::*;
+use crate::delivery::Config;
+
+mod kept;
 
 const MESH: &str = "\
 trust_domain: shop.example
@@ -24,8 +27,16 @@ async fn source(parent: &TempDir) -> Source {
 }
 
 async fn start(parent: &TempDir) -> Result<Source> {
-    let metrics = Arc::new(Metrics::new(&daemon::Metrics::new()));
-    Source::start(&parent.path().join("bundle"), 1, metrics).await
+    start_with(Config::folder(parent.path().join("bundle"))).await
+}
+
+async fn start_with(config: Config) -> Result<Source> {
+    let surroundings = Surroundings {
+        metrics: Arc::new(Metrics::new(&daemon::Metrics::new())),
+        readiness: Readiness::new(),
+        clock: Clock::system(),
+    };
+    Source::start(Delivery::open(config)?, 1, surroundings).await
 }
 
 fn write(parent: &TempDir, name: &str, text: &str) {
