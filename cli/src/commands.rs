@@ -8,6 +8,7 @@ mod policy;
 mod policyd;
 mod proxy;
 mod sample;
+mod schema;
 mod serve;
 mod up;
 
@@ -49,6 +50,7 @@ enum Command {
     Audit(audit::Audit),
     #[command(subcommand)]
     Sample(sample::Sample),
+    Schema(schema::SchemaCommand),
     Completions(completions::Completions),
 }
 
@@ -83,6 +85,7 @@ impl Tidegate {
             Command::Bundle(command) => command.run(),
             Command::Audit(command) => command.run(),
             Command::Sample(command) => command.run(),
+            Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
         };
         match result {

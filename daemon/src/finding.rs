@@ -34,7 +34,7 @@ pub struct Finding {
     /// What is wrong: lower case, without full stop.
     pub message: String,
     /// What to do about it.
-    pub help: Option<String>,
+    pub help: Option<Box<str>>,
     /// The name of the lint that found it, by which an author accepts it; none for what can't be accepted.
     pub lint: Option<&'static str>,
 }
@@ -80,7 +80,7 @@ impl Finding {
     /// The same finding, with advice.
     #[must_use]
     pub fn with_help(self, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..self }
+        Self { help: Some(help.into().into_boxed_str()), ..self }
     }
 
     /// The same finding, as that of a lint.

@@ -21,6 +21,7 @@
 //! - [`lint`]: what an author most likely meant otherwise;
 //! - [`replay`]: recorded decisions, made again by another bundle;
 //! - [`unit_test`]: the tests that an author writes for a bundle;
+//! - [`yaml_schema`]: JSON Schemas of the YAML files, for editors;
 //! - [`server`]: the gRPC surface; [`metrics`]; [`config`]; [`app`], which wires it all.
 
 pub mod app;
@@ -45,3 +46,4 @@ pub mod shadows;
 pub mod snapshot;
 pub mod source;
 pub mod unit_test;
+pub mod yaml_schema;

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use model::{Attributes, Verdict};
 use serde::Serialize;
 
+pub(crate) use read::RawFile;
 pub use read::{load, request};
 pub use report::{json, text};
 pub use request_text::RequestText;

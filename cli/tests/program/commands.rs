@@ -26,6 +26,7 @@ fn every_command_has_help_with_an_example() {
         &["bundle", "release"],
         &["audit", "rotation"],
         &["sample", "bookinfo"],
+        &["schema"],
         &["completions"],
     ] {
         let output = run(&[command, &["--help"]].concat());
@@ -46,6 +47,30 @@ fn a_wrong_flag_is_an_error_that_says_what_to_do() {
     let output = run(&["ca"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("--config"));
+}
+
+#[test]
+fn schemas_are_listed_printed_and_written() {
+    let list = run(&["schema"]);
+    assert_eq!(list.status.code(), Some(0));
+    let names = "mesh       mesh.yaml\nlinks      links.yaml\nlimits     limits.yaml\nadapters   adapters.yaml\ntests      tests/*.yaml\n";
+    assert_eq!(String::from_utf8(list.stdout).unwrap(), names);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("schema");
+    let written = run(&["schema", "--out", folder.to_str().unwrap(), "--format", "json"]);
+    assert_eq!(written.status.code(), Some(0));
+    let list: serde_json::Value = serde_json::from_slice(&written.stdout).unwrap();
+    for (place, name) in ["mesh", "links", "limits", "adapters", "tests"].into_iter().enumerate() {
+        let printed = run(&["schema", name]);
+        assert_eq!(printed.status.code(), Some(0), "{name}");
+        let file = folder.join(format!("{name}.json"));
+        assert_eq!(list["schemas"][place]["schema"], file.to_str().unwrap());
+        assert_eq!(std::fs::read(&file).unwrap(), printed.stdout, "{name}");
+        let current = format!("{}/../policies/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(std::fs::read(current).unwrap(), printed.stdout, "{name}");
+    }
+    assert_eq!(run(&["schema", "mash"]).status.code(), Some(2));
+    assert_eq!(run(&["schema", "--out", "/dev/null/x"]).status.code(), Some(2));
 }
 
 #[test]

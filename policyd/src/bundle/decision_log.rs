@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use daemon::config_file::span_of;
 use daemon::finding::{Finding, Findings, did_you_mean};
 use model::{Name, Operand, Record};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -56,10 +57,16 @@ pub struct Masks {
     records: BTreeSet<Record>,
 }
 
-#[derive(Default, Deserialize)]
+/// How decisions are logged.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "DecisionLog")]
 pub(super) struct RawDecisionLog {
+    /// The part of the cache hits that is logged, from 0 to 1; 0.01 by default. Misses always are.
+    #[schemars(with = "Option<f64>", range(min = 0, max = 1))]
     sample_hits: Option<Spanned<f64>>,
+    /// Attributes whose values never stand in the log, such as `context.cookies`.
+    #[schemars(with = "Option<Vec<String>>", example = ["context.headers[\"authorization\"]"])]
     mask: Option<Vec<Spanned<String>>>,
 }
 
@@ -240,7 +247,10 @@ mod tests {
         let told = |read: &[Name]| {
             let mut findings = Findings::new();
             check(&log, &read.iter().cloned().collect(), "mask: [x-tokn]", &mut findings);
-            findings.iter().filter_map(|finding| finding.help.clone()).collect::<Vec<_>>()
+            findings
+                .iter()
+                .filter_map(|finding| finding.help.as_deref().map(str::to_owned))
+                .collect::<Vec<_>>()
         };
         assert_eq!(told(&[header("x-token")]), ["did you mean `x-token`?"]);
         assert_eq!(told(&[header("accept"), Name::Query("x-token".into())]), Vec::<String>::new());

@@ -7,6 +7,7 @@ use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings, did_you_mean};
 use model::limit::RateError;
 use model::{FailMode, Limit, Operand, Rate, Scope};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -14,6 +15,7 @@ use super::cedar_text::Place;
 use super::conditions::Conditions;
 use super::expression::{condition, operand, parse_input};
 use super::mesh::Mesh;
+use crate::yaml_schema::one_of;
 
 /// The file's name within a bundle.
 pub const FILE: &str = "limits.yaml";
@@ -24,25 +26,47 @@ pub const ID_PREFIX: &str = "limit/";
 /// The most parts of a limit's key.
 const KEY_PARTS_MAX: usize = 8;
 
-#[derive(Deserialize)]
+/// Rate limits.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RawLimits {
+#[schemars(title = "limits.yaml")]
+pub(crate) struct RawLimits {
+    /// The limits. A request is charged to all that concern it.
     #[serde(default)]
     limits: Vec<RawLimit>,
 }
 
-#[derive(Deserialize)]
+/// A rate limit.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Limit")]
 struct RawLimit {
+    /// Unique; in headers, logs and metrics. Of a-z, A-Z, 0-9, `-`, `_` and `.`.
+    #[schemars(with = "String", regex(pattern = r"^[A-Za-z0-9._-]{1,128}$"))]
     name: Spanned<String>,
+    /// Whose requests it is for; every service's by default.
+    #[schemars(with = "Option<String>")]
     service: Option<Spanned<String>>,
+    /// A Cedar condition: only such requests are charged.
+    #[schemars(with = "Option<String>", example = r#"context.path like "/api/*""#)]
     when: Option<Spanned<String>>,
+    /// Whose requests are counted together: up to 8 attributes or literals. Without it, all are.
     #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 8), example = ["principal", "context.source_ip"])]
     key: Vec<Spanned<String>>,
+    /// A count of at least 1, and a time of 1ms to 30d.
+    #[schemars(with = "String", example = "100/s", example = "5 per 10s")]
     rate: Spanned<String>,
+    /// How many may come at once after a pause; the rate's count by default.
+    #[schemars(with = "Option<u32>", range(min = 1))]
     burst: Option<Spanned<u32>>,
+    /// Whether each proxy counts for itself, or policyd for all; `mesh` by default.
     #[serde(default)]
+    #[schemars(schema_with = "one_of::<Scope>")]
     scope: Scope,
+    /// Whether requests are refused while policyd can't be asked; the service's by default.
+    #[serde(default)]
+    #[schemars(schema_with = "one_of::<FailMode>")]
     fail_mode: Option<FailMode>,
 }
 

@@ -9,6 +9,7 @@ use cedar_policy_core::ast::{EntityUID, PolicyID, PolicySet, SlotId};
 use cedar_policy_core::validator::{ValidationMode, Validator};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings, did_you_mean};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -24,19 +25,32 @@ pub const FILE: &str = "links.yaml";
 /// The most values the file may hold: four and a few for each link.
 const VALUES_MAX: usize = 10_000_000;
 
-#[derive(Default, Deserialize)]
+/// Policies made of templates.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RawLinks {
+#[schemars(title = "links.yaml")]
+pub(crate) struct RawLinks {
+    /// The links.
     #[serde(default)]
     links: Vec<RawLink>,
 }
 
-#[derive(Deserialize)]
+/// A policy made of a template.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Link")]
 struct RawLink {
+    /// The template, by its `@id`.
+    #[schemars(with = "String")]
     template: Spanned<String>,
+    /// What the policy is called: unique among policies.
+    #[schemars(with = "String")]
     id: Spanned<String>,
+    /// The entity that `?principal` stands for.
+    #[schemars(with = "Option<String>", example = "Group::\"back-office\"")]
     principal: Option<Spanned<String>>,
+    /// The entity that `?resource` stands for.
+    #[schemars(with = "Option<String>", example = "Service::\"orders\"")]
     resource: Option<Spanned<String>>,
 }
 

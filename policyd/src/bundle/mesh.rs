@@ -1,5 +1,7 @@
 //! `mesh.yaml`: the trust domain, the services and their instances.
 
+mod written;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,11 +11,14 @@ use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
 use model::{FailMode, SpiffeId, TrustDomain};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::decision_log;
 pub use super::decision_log::DecisionLog;
-use super::decision_log::{self, RawDecisionLog};
+pub(crate) use written::RawMesh;
+use written::{Key, RawInstance, RawService};
 
 /// The file's name within a bundle.
 pub const FILE: &str = "mesh.yaml";
@@ -45,7 +50,7 @@ pub struct Mesh {
 }
 
 /// A line to try, shown by `tidegate up`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Try {
     /// What will be seen.
@@ -97,72 +102,6 @@ pub enum Application {
     Command(Vec<String>),
     /// `endpoint:` — it runs already, here.
     Endpoint(SocketAddr),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMesh {
-    trust_domain: Spanned<String>,
-    certificate_ttl: Option<Spanned<String>>,
-    decision_validity: Option<Spanned<String>>,
-    #[serde(default)]
-    decision_log: RawDecisionLog,
-    services: BTreeMap<Key, RawService>,
-    #[serde(default, rename = "try")]
-    tries: Vec<Try>,
-}
-
-/// A key that knows where it stands.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Key(Spanned<String>);
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.value == other.0.value
-    }
-}
-
-impl Eq for Key {}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.value.cmp(&other.0.value)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawService {
-    namespace: Option<Spanned<String>>,
-    service_account: Option<Spanned<String>>,
-    timeout: Option<Spanned<String>>,
-    #[serde(default)]
-    fail_mode: FailMode,
-    #[serde(default)]
-    explain_denials: Exposure,
-    enforcement: Option<Spanned<Enforcement>>,
-    decision_log: Option<bool>,
-    ingress: Option<Spanned<String>>,
-    #[serde(default)]
-    instances: Vec<RawInstance>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawInstance {
-    name: Option<Spanned<String>>,
-    #[serde(default)]
-    version: String,
-    command: Option<Spanned<Vec<String>>>,
-    endpoint: Option<Spanned<String>>,
-    inbound: Option<Spanned<String>>,
 }
 
 /// Reads `mesh.yaml`. What its author should know of it comes with it.

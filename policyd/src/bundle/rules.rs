@@ -13,6 +13,7 @@ use super::expression::Input;
 use crate::atoms::Derived;
 
 pub(super) use parse::Parsed;
+pub(crate) use parse::RawAdapters;
 
 /// The file's name within a bundle.
 pub const FILE: &str = "adapters.yaml";

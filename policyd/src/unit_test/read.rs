@@ -5,59 +5,104 @@ use std::path::Path;
 
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
-use model::{Attributes, Verdict};
+use model::{Action, Attributes, Verdict};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::request_text::{Mistake, Part, RequestText, near};
 use super::{Expected, UnitTest};
 use crate::bundle::{Bundle, limits, rules};
+use crate::yaml_schema::one_of;
 
 /// The folder of tests within a bundle.
 const FOLDER: &str = "tests";
 
-#[derive(Deserialize)]
+/// Requests, and what the policies are expected to say of them.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RawFile {
+#[schemars(title = "tests/*.yaml")]
+pub(crate) struct RawFile {
+    /// The tests.
     tests: Vec<RawTest>,
 }
 
-#[derive(Deserialize)]
+/// A test.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Test")]
 struct RawTest {
+    /// Unique in its file.
+    #[schemars(with = "String")]
     name: Spanned<String>,
+    /// The request.
     request: RawRequest,
+    /// What the policies are expected to say of it.
     expect: RawExpected,
 }
 
-#[derive(Deserialize)]
+/// A request.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Request")]
 struct RawRequest {
+    /// Who calls: a SPIFFE ID, or `unauthenticated`, which is the default.
+    #[schemars(with = "Option<String>")]
     principal: Option<Spanned<String>>,
-    action: Option<Spanned<String>>,
-    service: Spanned<String>,
-    method: Option<String>,
-    path: Option<Spanned<String>>,
-    host: Option<Spanned<String>>,
+    /// What kind of exchange it is; `http` by default.
     #[serde(default)]
+    #[schemars(schema_with = "one_of::<Action>")]
+    action: Option<Spanned<String>>,
+    /// The service called, by its name in mesh.yaml.
+    #[schemars(with = "String")]
+    service: Spanned<String>,
+    /// The HTTP method; `GET` by default.
+    method: Option<String>,
+    /// The path, without the query; `/` by default.
+    #[schemars(with = "Option<String>", regex(pattern = "^/[^?#]*$"))]
+    path: Option<Spanned<String>>,
+    /// The host asked for, in lower case and without the port; the service's name by default.
+    #[schemars(with = "Option<String>")]
+    host: Option<Spanned<String>>,
+    /// Headers by name in lower case.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
     headers: BTreeMap<String, Spanned<String>>,
+    /// Query parameters by name, decoded.
     #[serde(default)]
     query: BTreeMap<String, String>,
+    /// Cookies by name.
     #[serde(default)]
     cookies: BTreeMap<String, String>,
+    /// Claims of the caller's verified token, by name.
     #[serde(default)]
     claims: BTreeMap<String, String>,
+    /// Where the connection comes from; 127.0.0.1 by default.
+    #[schemars(with = "Option<String>")]
     source_ip: Option<Spanned<String>>,
+    /// Whether the connection is mutual TLS; by default true if the caller has a SPIFFE ID.
     tls: Option<bool>,
+    /// When the request arrives, as RFC 3339 has it; 2026-01-01T12:00:00Z by default.
+    #[schemars(with = "Option<String>")]
     time: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+/// What is expected of a request. What is left out may be anything.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Expected")]
 struct RawExpected {
+    /// Allow or deny.
+    #[schemars(schema_with = "one_of::<Verdict>")]
     decision: Verdict,
+    /// The policies that determine the decision: all satisfied `forbid`s or, without one, all satisfied `permit`s.
+    #[schemars(with = "Option<Vec<String>>")]
     policies: Option<Vec<Spanned<String>>>,
+    /// The limits that are charged; none for a denied request.
+    #[schemars(with = "Option<Vec<String>>")]
     limits: Option<Vec<Spanned<String>>>,
+    /// The rules whose `match` holds.
+    #[schemars(with = "Option<Vec<String>>")]
     rules: Option<Vec<Spanned<String>>>,
 }
 

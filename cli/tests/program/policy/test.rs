@@ -118,16 +118,16 @@ fn coverage_tells_what_the_tests_have_seen() {
            when { context.method == "GET" }                                                   acl.cedar:33:8           2  never
            when { context.path like "/ratings/*" }                                            acl.cedar:33:35          1      1
          forbid `the-page-reads-no-ratings`                                                   acl.cedar:37:1       never
-         rule `blocked`                                                                       adapters.yaml:38:11      2
-         rule `count-requests`                                                                adapters.yaml:43:11      2
-         limit `api-per-address`                                                              limits.yaml:6:11     never
-           when { context.path like "/api/*" }                                                limits.yaml:6:11     never  never
-         limit `ratings-per-caller`                                                           limits.yaml:12:11        2
+         rule `blocked`                                                                       adapters.yaml:39:11      2
+         rule `count-requests`                                                                adapters.yaml:44:11      2
+         limit `api-per-address`                                                              limits.yaml:7:11     never
+           when { context.path like "/api/*" }                                                limits.yaml:7:11     never  never
+         limit `ratings-per-caller`                                                           limits.yaml:13:11        2
 
         never satisfied: permit `anyone-may-read-the-page` (acl.cedar:2:1)
         never satisfied: permit `the-page-reads-details-and-reviews` (acl.cedar:14:1)
         never satisfied: forbid `the-page-reads-no-ratings` (acl.cedar:37:1)
-        never satisfied: limit `api-per-address` (limits.yaml:6:11)
+        never satisfied: limit `api-per-address` (limits.yaml:7:11)
         coverage 31.8 %: 4 of 8 policies satisfied, 3 of 14 outcomes of conditions seen
     "#]].assert_eq(&text(&output.stdout));
 

@@ -7,6 +7,7 @@ use adapters::{FieldType, Kind};
 use cedar_policy::pst::Expr;
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings, did_you_mean};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -19,50 +20,88 @@ use crate::bundle::limits::is_token;
 use crate::bundle::mesh::Mesh;
 use crate::bundle::schema::Schemas;
 
-#[derive(Default, Deserialize)]
+/// Other systems: a rule says when which instances go to which handler.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RawAdapters {
+#[schemars(title = "adapters.yaml")]
+pub(crate) struct RawAdapters {
+    /// Configured adapters.
     #[serde(default)]
     handlers: Vec<RawHandler>,
+    /// Values made from a request.
     #[serde(default)]
     instances: Vec<RawInstance>,
+    /// When which instances go to which handler.
     #[serde(default)]
     rules: Vec<RawRule>,
 }
 
-#[derive(Deserialize)]
+/// A configured adapter.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Handler")]
 struct RawHandler {
+    /// Unique among handlers.
+    #[schemars(with = "String")]
     name: Spanned<String>,
+    /// The adapter.
+    #[schemars(schema_with = "adapter_names")]
     adapter: Spanned<String>,
+    /// The adapter's own settings.
     #[serde(default)]
     config: serde_json::Value,
 }
 
-#[derive(Deserialize)]
+/// Values made from a request.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Instance")]
 struct RawInstance {
+    /// Unique among instances.
+    #[schemars(with = "String")]
     name: Spanned<String>,
+    /// Cedar expressions by the name of the field.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
     fields: BTreeMap<String, Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+/// When which instances go to which handler.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Rule")]
 struct RawRule {
+    /// Unique among rules.
+    #[schemars(with = "String")]
     name: Spanned<String>,
+    /// Whose requests it is for; every service's by default.
+    #[schemars(with = "Option<String>")]
     service: Option<Spanned<String>>,
+    /// A Cedar condition: only for such requests.
     #[serde(rename = "match")]
+    #[schemars(with = "Option<String>")]
     condition: Option<Spanned<String>>,
+    /// Who gets what.
     actions: Vec<RawAction>,
 }
 
-#[derive(Deserialize)]
+/// A handler, and what it gets.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Action")]
 struct RawAction {
+    /// The handler's name.
+    #[schemars(with = "String")]
     handler: Spanned<String>,
+    /// The names of the instances that it gets. Without any, it is asked once, with nothing.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     instances: Vec<Spanned<String>>,
+}
+
+fn adapter_names(_generator: &mut SchemaGenerator) -> Schema {
+    let names = adapters::registry::BUILT_IN.map(|adapter| adapter.name());
+    json_schema!({ "type": "string", "enum": names })
 }
 
 /// `adapters.yaml`, read but not yet checked against the schema, which depends on what it reads.

@@ -1,0 +1,121 @@
+//! What stands in `mesh.yaml`, as its author wrote it: values and their places.
+
+use std::collections::BTreeMap;
+
+use api::config::{Enforcement, Exposure};
+use model::FailMode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::Try;
+use crate::bundle::decision_log::RawDecisionLog;
+use crate::yaml_schema::one_of;
+
+/// The mesh: its trust domain, its services and their instances.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "mesh.yaml")]
+pub(crate) struct RawMesh {
+    /// The domain under which all identities are issued, such as `shop.example`.
+    #[schemars(with = "String")]
+    pub(super) trust_domain: Spanned<String>,
+    /// How long a certificate lives, 5s to 90d; 1h by default.
+    #[schemars(with = "Option<String>", example = "1h")]
+    pub(super) certificate_ttl: Option<Spanned<String>>,
+    /// How long a proxy may use a decision again, 100ms to 1d; 60s by default.
+    #[schemars(with = "Option<String>", example = "60s")]
+    pub(super) decision_validity: Option<Spanned<String>>,
+    /// What is logged of decisions.
+    #[serde(default)]
+    pub(super) decision_log: RawDecisionLog,
+    /// The services by name, which callers put into `Host`: of a-z, 0-9, `-` and `.`.
+    #[schemars(with = "BTreeMap<String, RawService>")]
+    pub(super) services: BTreeMap<Key, RawService>,
+    /// Lines that `tidegate up` shows.
+    #[serde(default, rename = "try")]
+    pub(super) tries: Vec<Try>,
+}
+
+/// A key that knows where it stands.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Key(pub(super) Spanned<String>);
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.value == other.0.value
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.value.cmp(&other.0.value)
+    }
+}
+
+/// A service.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Service")]
+pub(super) struct RawService {
+    /// Its namespace, a part of its identity; `default` by default.
+    #[schemars(with = "Option<String>")]
+    pub(super) namespace: Option<Spanned<String>>,
+    /// Its service account, a part of its identity; the service's name by default.
+    #[schemars(with = "Option<String>")]
+    pub(super) service_account: Option<Spanned<String>>,
+    /// How long the head of a response may take, connecting included, 1ms to 1h; 15s by default.
+    #[schemars(with = "Option<String>", example = "15s")]
+    pub(super) timeout: Option<Spanned<String>>,
+    /// Whether a request for which no decision can be had is refused (`closed`) or passes (`open`).
+    #[serde(default)]
+    #[schemars(schema_with = "one_of::<FailMode>")]
+    pub(super) fail_mode: FailMode,
+    /// Who is told which policy denied a request: nobody, callers with a verified identity, or all.
+    #[serde(default)]
+    #[schemars(schema_with = "one_of::<Exposure>")]
+    pub(super) explain_denials: Exposure,
+    /// What decisions and limits do to requests: nothing, nothing but to tell, or refuse; `enforce` by default.
+    #[serde(default)]
+    #[schemars(schema_with = "one_of::<Enforcement>")]
+    pub(super) enforcement: Option<Spanned<Enforcement>>,
+    /// Whether decisions on requests to it are logged; true by default.
+    pub(super) decision_log: Option<bool>,
+    /// Where callers from outside the mesh are let in, in the clear: an IP address and a port, 0 for any free port.
+    #[schemars(with = "Option<String>", example = "127.0.0.1:8080")]
+    pub(super) ingress: Option<Spanned<String>>,
+    /// Its running copies.
+    #[serde(default)]
+    pub(super) instances: Vec<RawInstance>,
+}
+
+/// A running copy of a service: a `command` to start, or an `endpoint` that runs already.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Instance")]
+pub(super) struct RawInstance {
+    /// Unique in the mesh; `<service>-<version>` by default, or the service's name.
+    #[schemars(with = "Option<String>")]
+    pub(super) name: Option<Spanned<String>>,
+    /// The version it runs.
+    #[serde(default)]
+    pub(super) version: String,
+    /// A program for `tidegate up` to start, with its arguments.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(super) command: Option<Spanned<Vec<String>>>,
+    /// Where the program listens, if it runs already: an IP address and a port.
+    #[schemars(with = "Option<String>", example = "127.0.0.1:9080")]
+    pub(super) endpoint: Option<Spanned<String>>,
+    /// Where its sidecar listens for other sidecars: an IP address and a port. `tidegate up` takes a free one.
+    #[schemars(with = "Option<String>")]
+    pub(super) inbound: Option<Spanned<String>>,
+}
