@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy, ResourceConstraint, pst};
 use jiff::Timestamp;
-use model::{Action, Attributes, Name, Principal, Test};
+use model::{Action, Attributes, Name, Principal, Test, Value};
 
 use crate::atoms::Derived;
 use crate::bundle::Bundle;
@@ -156,6 +156,55 @@ impl Boundary {
             exhaustive &= self.combine(principals, &actions, &facts, &mut requests);
         }
         Requests { requests, exhaustive }
+    }
+
+    /// Requests that are `request` but for the values of `facts`, and for who calls and the kind of exchange if that may
+    /// differ: up to `max` of the combinations, `request` first. And whether they show every outcome of all atoms.
+    pub fn variants(
+        &self,
+        request: &Attributes,
+        facts: &BTreeSet<Name>,
+        principal: bool,
+        action: bool,
+        max: usize,
+    ) -> (Vec<Attributes>, bool) {
+        let mut variants = vec![request.clone()];
+        let mut vary = |change: &dyn Fn(&Attributes) -> Vec<Attributes>| {
+            let added: Vec<Attributes> = variants.iter().flat_map(change).take(max).collect();
+            variants.extend(added);
+            variants.truncate(max);
+        };
+        for values in self.facts.iter().filter(|values| facts.contains(&values.name)) {
+            vary(&|variant| {
+                let with = |value: &Option<Value>| {
+                    let mut variant = variant.clone();
+                    values::set(&mut variant, &values.name, value.as_ref());
+                    variant
+                };
+                values.values.iter().map(with).collect()
+            });
+        }
+        if principal {
+            let with = |variant: &Attributes, principal: &Principal| Attributes {
+                principal: principal.clone(),
+                // A caller with an identity has shown it by mutual TLS.
+                tls: if facts.contains(&Name::Tls) {
+                    variant.tls
+                } else {
+                    *principal != Principal::Unauthenticated
+                },
+                ..variant.clone()
+            };
+            vary(&|variant| self.principals.iter().map(|principal| with(variant, principal)).collect());
+        }
+        if action {
+            vary(&|variant| {
+                self.actions.iter().map(|action| Attributes { action: *action, ..variant.clone() }).collect()
+            });
+        }
+        let known = |name: &Name| self.facts.iter().any(|values| values.name == *name && values.complete);
+        let all = variants.len() < max && !self.reads_everything && facts.iter().all(known);
+        (variants, all)
     }
 
     /// Adds the combinations of principals, actions and values. Whether these are all.

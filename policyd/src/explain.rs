@@ -2,12 +2,15 @@
 //!
 //! A policy is taken apart into its [`clauses`], and each part is evaluated by Cedar as an expression of its own.
 
+mod change;
+mod phrase;
 mod reads;
 mod report;
 
 use cedar_policy::{Expression, pst};
 use model::{Attributes, Value};
 
+pub use change::{Change, Verified, Want};
 pub use report::{json, text};
 
 use crate::bundle::clauses::{self, CameTo, Clauses, Condition, Kind, Part, Place};
@@ -24,6 +27,8 @@ pub struct Explanation {
     pub policies: Vec<Explained>,
     /// How many policies are for other services.
     pub others: usize,
+    /// What would have to change for the request to be decided the other way.
+    pub changes: Vec<Change>,
 }
 
 /// One policy.
@@ -68,18 +73,17 @@ pub enum ExplainError {
 /// When the attributes make no Cedar request.
 pub fn explain(bundle: &Bundle, files: &Files, attributes: &Attributes) -> Result<Explanation, ExplainError> {
     let evaluation = engine::evaluate(bundle, attributes)?;
-    let mut policies = Vec::new();
-    let mut others = 0;
-    let all = clauses::read(files, &bundle.mesh)?;
-    for clauses in all.into_iter().filter(|clauses| matches!(clauses.kind, Kind::Permit | Kind::Forbid)) {
-        if concerns(&clauses, &evaluation) {
-            policies.push(explained(clauses, &evaluation));
-        } else {
-            others += 1;
-        }
-    }
-    policies.sort_by(|left, right| (left.kind, &left.id).cmp(&(right.kind, &right.id)));
-    Ok(Explanation { answer: Answer::from_evaluation(bundle, &evaluation), policies, others })
+    let all = clauses::read(files, &bundle.mesh)?.into_iter();
+    let (mut concerned, others): (Vec<Clauses>, Vec<Clauses>) = all
+        .filter(|clauses| matches!(clauses.kind, Kind::Permit | Kind::Forbid))
+        .partition(|clauses| concerns(clauses, &evaluation));
+    concerned.sort_by(|left, right| (left.kind, &left.name).cmp(&(right.kind, &right.name)));
+    Ok(Explanation {
+        answer: Answer::from_evaluation(bundle, &evaluation),
+        others: others.len(),
+        changes: change::changes(bundle, &concerned, attributes, &evaluation),
+        policies: concerned.into_iter().map(|clauses| explained(clauses, &evaluation)).collect(),
+    })
 }
 
 fn concerns(clauses: &Clauses, evaluation: &Evaluation<'_>) -> bool {

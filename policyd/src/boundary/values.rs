@@ -59,7 +59,7 @@ pub(super) fn set(attributes: &mut Attributes, name: &Name, value: Option<&Value
         (Name::Time, Some(Value::Time(millis))) => {
             attributes.time = Timestamp::from_millisecond(*millis).unwrap_or(attributes.time);
         }
-        (name, Some(Value::Text(text))) => {
+        (name, value) => {
             let Some((record, field)) = name.field() else { return };
             let fields = match record {
                 Record::Headers => &mut attributes.headers,
@@ -67,9 +67,12 @@ pub(super) fn set(attributes: &mut Attributes, name: &Name, value: Option<&Value
                 Record::Cookies => &mut attributes.cookies,
                 Record::Claims => &mut attributes.claims,
             };
-            fields.insert(field.to_owned(), text.clone());
+            match value {
+                Some(Value::Text(text)) => drop(fields.insert(field.to_owned(), text.clone())),
+                None => drop(fields.remove(field)),
+                Some(_) => {}
+            }
         }
-        _ => {}
     }
 }
 

@@ -48,7 +48,7 @@ fn collect(expr: &Expr, found: &mut Vec<Expr>) {
 }
 
 /// Whether it is a variable, or an attribute of an attribute of … a variable.
-fn is_path(expr: &Expr) -> bool {
+pub(super) fn is_path(expr: &Expr) -> bool {
     match expr {
         Expr::Var(Var::Principal | Var::Action | Var::Resource | Var::Context) => true,
         Expr::GetAttr { expr, .. } => is_path(expr),

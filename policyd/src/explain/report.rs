@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use daemon::Excerpt;
+use model::Verdict;
 use serde_json::{Map, Value, json};
 
-use super::{CameTo, Explained, Explanation, Place, Unmet};
+use super::{CameTo, Change, Explained, Explanation, Place, Unmet, Verified, Want};
 use crate::bundle::Files;
 use crate::unit_test::word;
 
@@ -23,6 +24,7 @@ pub fn text(explanation: &Explanation, files: &Files, color: bool) -> String {
         1 => text.push_str("\n1 other policy is for other services\n"),
         others => text.push_str(&format!("\n{others} other policies are for other services\n")),
     }
+    text.push_str(&changes_text(explanation));
     text.push_str(&format!("\nlimits charged: {}\n", listed(&answer.limits)));
     text.push_str(&format!("rules that match: {}\n", listed(&answer.rules)));
     text
@@ -39,7 +41,37 @@ pub fn json(explanation: &Explanation) -> Value {
         "rules": answer.rules,
         "explained": explanation.policies.iter().map(policy_json).collect::<Vec<_>>(),
         "others": explanation.others,
+        "changes": explanation.changes.iter().map(change_json).collect::<Vec<_>>(),
     })
+}
+
+/// What would have to change, each change with what verified it.
+fn changes_text(explanation: &Explanation) -> String {
+    let otherwise = match explanation.answer.decision {
+        Verdict::Allow => "denied",
+        Verdict::Deny => "allowed",
+    };
+    let heading = match explanation.changes.as_slice() {
+        [] => return String::new(),
+        [_] => format!("\nto be {otherwise}:\n"),
+        _ => format!("\nto be {otherwise}, one of:\n"),
+    };
+    let change = |change: &Change| {
+        let want = |Want { subject, wanted, is, policy, place: Place { file, line, column, .. } }: &Want| {
+            format!("{subject} would have to {wanted} (is {is}), for `{policy}` at {file}:{line}:{column}\n")
+        };
+        let wants: Vec<String> = change.wants.iter().map(want).collect();
+        let verified = match &change.verified {
+            None => "    not verified: no such request was found\n".to_owned(),
+            Some(Verified { differences, .. }) => {
+                let with: Vec<String> =
+                    differences.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+                format!("    verified: {otherwise} with {}\n", with.join(", "))
+            }
+        };
+        format!("  - {}{verified}", wants.join("    and "))
+    };
+    heading + &explanation.changes.iter().map(change).collect::<String>()
 }
 
 fn policy_text(policy: &Explained, files: &Files, color: bool) -> String {
@@ -76,6 +108,15 @@ fn policy_json(policy: &Explained) -> Value {
         "place": policy.place,
         "satisfied": policy.unmet.is_empty(),
         "unmet": unmet,
+    })
+}
+
+fn change_json(change: &Change) -> Value {
+    let want = |Want { subject, wanted, is, policy, place }: &Want| json!({"subject": subject, "wanted": wanted, "is": is, "policy": policy, "place": place});
+    json!({
+        "wants": change.wants.iter().map(want).collect::<Vec<_>>(),
+        "verified": change.verified.is_some(),
+        "request": change.verified.as_ref().map(|verified| &verified.request),
     })
 }
 

@@ -86,6 +86,18 @@ fn every_part_that_does_not_hold_is_told_with_what_it_reads() {
 
             1 other policy is for other services
 
+            to be allowed, one of:
+              - principal would have to be in Namespace::"shop" (is "unauthenticated"), for `shop-reads` at acl.cedar:2:9
+                and context.method would have to be "GET" (is "PUT"), for `shop-reads` at acl.cedar:5:3
+                and context.path would have to match "/orders/*" (is "/"), for `shop-reads` at acl.cedar:6:4
+                and context.headers["x-user"] would have to be "anna" (is absent), for `shop-reads` at acl.cedar:7:3
+                and context.tls would have to be true (is false), for `no-old-callers` at acl.cedar:13:3
+                verified: allowed with principal: spiffe://a.example/ns/shop/sa/orders, method: GET, path: /orders/x, headers: {x-user: anna}, tls: true
+              - context.source_ip.isInRange(ip("10.0.0.0/8")) || [principal].contains(principal) == false would have to be true (is false), for `from-the-office` at acl.cedar:19:8
+                and context.path would have to be context.host (is "/"), for `from-the-office` at acl.cedar:20:8
+                and context.tls would have to be true (is false), for `no-old-callers` at acl.cedar:13:3
+                not verified: no such request was found
+
             limits charged: none
             rules that match: none
         "#]],
@@ -123,6 +135,13 @@ fn what_is_guarded_by_a_part_that_does_not_hold_is_no_error() {
 
             1 other policy is for other services
 
+            to be allowed, one of:
+              - context.headers["x-user"] would have to be "anna" (is absent), for `shop-reads` at acl.cedar:7:3
+                verified: allowed with headers: {x-user: anna}
+              - context.source_ip.isInRange(ip("10.0.0.0/8")) || [principal].contains(principal) == false would have to be true (is false), for `from-the-office` at acl.cedar:19:8
+                and context.path would have to be context.host (is "/orders/1"), for `from-the-office` at acl.cedar:20:8
+                not verified: no such request was found
+
             limits charged: none
             rules that match: none
         "#]],
@@ -159,6 +178,14 @@ fn a_satisfied_policy_has_nothing_more_to_tell() {
 
             1 other policy is for other services
 
+            to be denied, one of:
+              - context.tls would have to be false (is true), for `no-old-callers` at acl.cedar:13:3
+                verified: denied with tls: false
+              - context.time would have to be no later than 2026-01-01 (is datetime("2026-01-01T12:00:00.000Z")), for `no-old-callers` at acl.cedar:14:3
+                verified: denied with time: 2025-12-31T23:59:59.999Z
+              - context.method would have to be other than "GET" (is "GET"), for `shop-reads` at acl.cedar:5:3
+                verified: denied with method: HEAD
+
             limits charged: none
             rules that match: none
         "#]],
@@ -192,6 +219,108 @@ when { 9223372036854775807 + (if context.tls then 1 else 0) > 0 };"#;
         limits charged: none
         rules that match: none
     "#]].assert_eq(&text(&of(acl, &from_shop()), &files(acl), false));
+}
+
+/// A change in few words: `context.method be "GET" (is "PUT"); …: method: GET`.
+fn changes(acl: &str, request: &RequestText) -> Vec<String> {
+    let told = |change: Change| {
+        let want = |want: &Want| format!("{} {} (is {})", want.subject, want.wanted, want.is);
+        let wants: Vec<String> = change.wants.iter().map(want).collect();
+        let differences = change.verified.map(|verified| verified.differences).unwrap_or_default();
+        let with: Vec<String> = differences.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+        format!("{} => {}", wants.join("; "), with.join(", "))
+    };
+    of(acl, request).changes.into_iter().map(told).collect()
+}
+
+#[test]
+fn the_nearest_permit_tells_what_would_have_to_change() {
+    let acl = r#"
+permit (principal in Namespace::"shop", action == Action::"http", resource)
+when { context.method == "GET" && context.path like "/orders/*" };
+permit (principal, action == Action::"http", resource)
+when { context.headers has "x-user" && context.headers["x-user"] == "anna" }
+unless { context.tls && context.source_ip.isInRange(ip("10.0.0.0/8")) };
+permit (principal, action == Action::"http", resource in Namespace::"other") when { true };
+permit (principal, action == Action::"http", resource) when { [Service::"users"].contains(resource) };
+"#;
+    let request = RequestText { method: Some("PUT".into()), ..from_shop() };
+    expect![[r#"
+        context.method be "GET" (is "PUT") => method: GET
+        context.headers["x-user"] be "anna" (is absent) => headers: {x-user: anna}"#]]
+    .assert_eq(&changes(acl, &request).join("\n"));
+    let request = RequestText { source_ip: Some("10.1.2.3".into()), ..request };
+    expect![[r#"
+        context.method be "GET" (is "PUT") => method: GET
+        context.headers["x-user"] be "anna" (is absent); context.tls be false (is true) => headers: {x-user: anna}, tls: false
+        context.headers["x-user"] be "anna" (is absent); context.source_ip not be in 10.0.0.0/8 (is 10.1.2.3) => headers: {x-user: anna}, source_ip: 127.0.0.1"#]].assert_eq(&changes(acl, &request).join("\n"));
+    expect![[r#"
+        context.headers["x-user"] be "anna" (is absent) => headers: {x-user: anna}
+        principal be in Namespace::"shop" (is "unauthenticated"); context.path match "/orders/*" (is "/") => principal: spiffe://a.example/ns/shop/sa/orders, path: /orders/x, tls: true"#]].assert_eq(&changes(acl, &RequestText::default()).join("\n"));
+}
+
+#[test]
+fn a_forbid_has_to_fail_and_a_permit_to_be_there() {
+    let acl = r#"
+@id("reads") permit (principal, action == Action::"http", resource) when { context.method == "GET" };
+@id("secret") forbid (principal, action == Action::"http", resource) when { context.path like "/secret/*" }
+unless { context.headers has "x-pass" };
+"#;
+    let secret = RequestText { path: Some("/secret/a".into()), ..RequestText::default() };
+    expect![[r#"
+        context.path not match "/secret/*" (is "/secret/a") => path: /
+        context.headers["x-pass"] be there (is absent) => headers: {x-pass: x}"#]]
+    .assert_eq(&changes(acl, &secret).join("\n"));
+    let written = RequestText { method: Some("PUT".into()), ..secret };
+    expect![[r#"
+        context.method be "GET" (is "PUT"); context.path not match "/secret/*" (is "/secret/a") => method: GET, path: /
+        context.method be "GET" (is "PUT"); context.headers["x-pass"] be there (is absent) => method: GET, headers: {x-pass: x}"#]].assert_eq(&changes(acl, &written).join("\n"));
+    // And the other way round.
+    expect![[r#"
+        context.path match "/secret/*" (is "/") => path: /secret/x
+        context.method be other than "GET" (is "GET") => method: HEAD"#]]
+    .assert_eq(&changes(acl, &RequestText::default()).join("\n"));
+}
+
+#[test]
+fn what_can_not_be_is_not_asked_for() {
+    let impossible = r#"permit (principal, action == Action::"http", resource)
+when { context.method == "GET" && context.method == "PUT" };"#;
+    assert_eq!(changes(impossible, &RequestText::default()), Vec::<String>::new());
+    let forbidden = r#"permit (principal, action, resource); forbid (principal, action, resource);"#;
+    assert_eq!(changes(forbidden, &RequestText::default()), Vec::<String>::new());
+    let failing = r#"permit (principal, action == Action::"http", resource)
+when { 9223372036854775807 + (if context.tls then 1 else 0) > 0 };"#;
+    assert_eq!(changes(failing, &from_shop()), Vec::<String>::new());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// The law: with what is told to differ, the request is decided the other way.
+    #[test]
+    fn a_verified_change_turns_the_decision(
+        method in "GET|PUT",
+        path in "/orders/[ab]|/users",
+        user in proptest::option::of("anna|ben"),
+        principal in proptest::option::of("spiffe://a\\.example/ns/(shop|other)/sa/cart"),
+    ) {
+        let files = files(ACL);
+        let bundle = Bundle::load(&files).unwrap();
+        let request = RequestText {
+            principal,
+            service: "orders".to_owned(),
+            method: Some(method),
+            path: Some(path),
+            headers: user.into_iter().map(|user| ("x-user".to_owned(), user)).collect(),
+            ..RequestText::default()
+        };
+        let explanation = explain(&bundle, &files, &request.attributes(&bundle.mesh).unwrap()).unwrap();
+        for verified in explanation.changes.iter().filter_map(|change| change.verified.as_ref()) {
+            let changed = verified.request.attributes(&bundle.mesh).unwrap();
+            prop_assert_ne!(Answer::of(&bundle, &changed).decision, explanation.answer.decision);
+        }
+    }
 }
 
 proptest! {

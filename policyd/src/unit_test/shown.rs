@@ -55,6 +55,29 @@ impl RequestText {
         ];
         entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
+
+    /// The keys by which `after` is not `before`, and its values, in YAML; `{}` for a record of which nothing is left.
+    pub fn differences(before: &Attributes, after: &Attributes) -> Vec<(&'static str, String)> {
+        let (before, after) = (Self::whole(before).entries(), Self::whole(after).entries());
+        let gone = before.iter().filter(|(key, _)| after.iter().all(|(other, _)| other != key));
+        let gone = gone.map(|(key, _)| (*key, "{}".to_owned()));
+        after.iter().filter(|entry| !before.contains(entry)).cloned().chain(gone).collect()
+    }
+
+    /// All words for a request.
+    fn whole(attributes: &Attributes) -> Self {
+        Self {
+            principal: Some(attributes.principal.as_str().to_owned()),
+            action: Some(attributes.action.as_str().to_owned()),
+            method: Some(attributes.method.clone()),
+            path: Some(attributes.path.clone()),
+            host: Some(attributes.host.clone()),
+            source_ip: Some(attributes.source_ip.to_string()),
+            tls: Some(attributes.tls),
+            time: Some(attributes.time.to_string()),
+            ..Self::of(attributes)
+        }
+    }
 }
 
 /// A text as YAML has it: in quotes if it needs them.

@@ -17,7 +17,8 @@ use super::super::{Format, Outcome, print};
 /// Why would a request be allowed or denied?
 ///
 /// Prints the decision, then each policy that concerns the service: whether it is satisfied and, if not, which parts
-/// of it do not hold, where they stand, and the values that they read. Check adapters are not asked.
+/// of it do not hold, where they stand, and the values that they read; then what would have to change for the request
+/// to be decided the other way. Check adapters are not asked.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -40,6 +40,10 @@ fn a_denial_is_explained() {
 
         1 other policy is for other services
 
+        to be allowed:
+          - principal would have to be Workload::"spiffe://bookinfo.example/ns/bookinfo/sa/reviews" (is "unauthenticated"), for `reviews-read-ratings` at acl.cedar:29:3
+            verified: allowed with principal: spiffe://bookinfo.example/ns/bookinfo/sa/reviews, tls: true
+
         limits charged: none
         rules that match: blocked, count-requests
     "#]].assert_eq(&text(&output.stdout));
@@ -77,7 +81,35 @@ fn an_explanation_is_for_programs_too() {
               "unmet": []
             }
           ],
-          "others": 0
+          "others": 0,
+          "changes": [
+            {
+              "wants": [
+                {
+                  "subject": "context.method",
+                  "wanted": "be other than \"GET\"",
+                  "is": "\"GET\"",
+                  "policy": "readers",
+                  "place": {
+                    "file": "acl.cedar",
+                    "line": 2,
+                    "column": 8,
+                    "start": 98,
+                    "end": 121
+                  }
+                }
+              ],
+              "verified": true,
+              "request": {
+                "principal": "spiffe://a.example/ns/shop/sa/cart",
+                "service": "orders",
+                "method": "HEAD",
+                "headers": {
+                  "x-user": "anna"
+                }
+              }
+            }
+          ]
         }
     "#]]
     .assert_eq(&text(&output.stdout));

@@ -39,7 +39,7 @@ tests:
            | - policies: [readers]
            | + policies: []
            = no policy permits this request
-           = help: tidegate policy explain /tmp/.tmpA1uWFN --test 'anyone writes'
+           = help: tidegate policy explain /tmp/.tmpXoJ623 --test 'anyone writes'
 
         0 passed, 1 failed
     "#]]
