@@ -54,13 +54,16 @@ pub fn lock(folder: &Path, who: &'static str) -> Result<File, LockError> {
 /// # Errors
 /// When it can't be written.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    // The rename itself is on disk only once its folder is.
-    path.parent().map_or(Ok(()), sync)
+    write_with_mode(path, content, 0o600)
+}
+
+/// The same for a file that whoever may enter the folder may read: one that holds no secret, and that an operator writes
+/// for a daemon with another user.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write_readable(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_with_mode(path, content, 0o644)
 }
 
 /// Returns once what was added to a folder, or removed from it, is on disk.
@@ -69,6 +72,16 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 /// When the folder can't be opened, or the disk fails.
 pub fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    // The rename itself is on disk only once its folder is.
+    path.parent().map_or(Ok(()), sync)
 }
 
 const LOCK_FILE: &str = "lock";
@@ -103,6 +116,8 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"new");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
+        write_readable(&file, b"for all").unwrap();
+        assert_eq!(mode(&file) & 0o600, 0o600, "and for others as the umask has it");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
     }
 }

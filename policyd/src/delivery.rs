@@ -335,12 +335,10 @@ impl Kept {
     fn record(&self, label: &Label, why: Why, revision: Revision, now: Timestamp) -> Result<()> {
         let mut history = self.history();
         let before = history.entries().last().map(|entry| entry.digest);
-        let changes = match before.map(|before| self.store.get(before, None)) {
+        let changes = match before.map(|before| self.store.manifest(before)) {
             None => "the first".to_owned(),
-            Some(Ok(Delivered { label: Some(before), .. })) => {
-                label.manifest.changes_since(&before.manifest).to_string()
-            }
-            Some(_) => String::new(),
+            Some(Some(before)) => label.manifest.changes_since(&before).to_string(),
+            Some(None) => String::new(),
         };
         history.add(Entry {
             number: 0,

@@ -118,7 +118,9 @@ tests/a.yaml
 fn what_was_changed_or_is_strangers_is_refused() {
     let desk = Desk::new();
     desk.build("{}/shop.tgb", "7");
-    desk.ok(&["key", "{}/other"]);
+    let made = desk.ok(&["key", "{}/other", "--format", "json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    assert_eq!(made["public"], desk.path("other.pub.pem"));
     let verify = |key: &str| desk.bundle(&["verify", "{}/shop.tgb", "--key", key]);
     let output = verify("{}/other.pub.pem");
     let told = text(&output.stdout);
@@ -141,9 +143,13 @@ fn what_was_changed_or_is_strangers_is_refused() {
         assert!(text(&output.stdout).contains("the archive's `acl.cedar` was changed"));
     }
     assert!(!Path::new(&desk.path("new")).exists());
-    let output = desk.bundle(&["verify", "{}/shop.tgb", "--key", "{}/release.pub.pem", "--format", "json"]);
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(told["verified"], false);
+    for command in
+        [&["verify", "{}/shop.tgb"][..], &["show", "{}/shop.tgb"], &["unpack", "{}/shop.tgb", "{}/new"]]
+    {
+        let output = desk.bundle(&[command, &["--key", "{}/release.pub.pem", "--format", "json"]].concat());
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&told["verified"], output.status.code()), (&false.into(), Some(1)));
+    }
     assert_eq!(desk.bundle(&["verify", "{}/none", "--key", "{}/release.pub.pem"]).status.code(), Some(2));
     assert_eq!(verify("{}/release.key.pem").status.code(), Some(2));
 }

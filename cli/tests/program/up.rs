@@ -50,6 +50,9 @@ fn up_shows_a_mesh_that_works_and_leaves_nothing_behind() {
     assert!(codes.starts_with("200 ") && codes.trim_end().ends_with("429"), "{codes}");
 
     let ledger = Path::new(state).join("ledger.sqlite");
+    let history = run::run(&["bundle", "history", &format!("{state}/policyd"), "--format", "json"]);
+    let history: Value = serde_json::from_slice(&history.stdout).unwrap();
+    assert_eq!((&history["running"], &history["entries"][0]["name"]), (&true.into(), &"bookinfo".into()));
     let audit = run::run(&["audit", "rotation", "--ledger", ledger.to_str().unwrap()]);
     assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stdout));
 

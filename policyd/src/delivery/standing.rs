@@ -75,7 +75,7 @@ impl Pin {
     /// # Errors
     /// When it can't be written.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
-        state_dir::write_whole(&folder.join(PIN_FILE), &serde_json::to_vec_pretty(self)?)
+        state_dir::write_readable(&folder.join(PIN_FILE), &serde_json::to_vec_pretty(self)?)
     }
 
     /// Tells policyd to follow its source again.

@@ -128,6 +128,11 @@ impl Store {
         Delivered::labelled(&path, manifest, signature, &content)
     }
 
+    /// Reads the manifest of a kept bundle, to be shown: it is not verified. None if there is none that can be read.
+    pub fn manifest(&self, digest: Digest) -> Option<Manifest> {
+        Manifest::parse(&fs::read(self.path(digest).join(MANIFEST_MEMBER)).ok()?).ok()
+    }
+
     /// Removes all bundles but these.
     ///
     /// # Errors
@@ -181,6 +186,7 @@ mod tests {
         assert_eq!(*kept.files, content.files(&path).unwrap());
         assert_eq!(fs::read_to_string(path.join("lists/blocked.txt")).unwrap(), "someone");
         assert!(store.has(manifest.digest()));
+        assert_eq!(store.manifest(manifest.digest()), Some(manifest));
         let told = store.get(Digest::of(b"other"), None).unwrap_err().to_string();
         assert!(told.contains("the kept bundle can't be used: No such file"), "{told}");
     }

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use policyd::delivery::SigningKey;
+use serde_json::json;
 
-use super::{Outcome, print};
+use super::{Format, Outcome, print};
 
 /// Make a key to sign archives with
 ///
@@ -22,30 +23,33 @@ Example:
 pub(in crate::commands) struct Key {
     /// What the files are called, a folder included
     name: String,
+    /// How to print what was made
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 impl Key {
     pub(super) fn run(self) -> Result<Outcome> {
         let key = SigningKey::generate()?;
-        self.write("key.pem", 0o600, &key.to_pem()?)?;
-        self.write("pub.pem", 0o644, &key.public().to_pem())?;
-        print(&format!(
-            "key {}\nwritten to {}.key.pem and {}.pub.pem",
-            key.public().id(),
-            self.name,
-            self.name
-        ));
+        let private = self.write("key.pem", 0o600, &key.to_pem()?)?;
+        let public = self.write("pub.pem", 0o644, &key.public().to_pem())?;
+        let id = key.public().id();
+        print(&match self.format {
+            Format::Text => format!("key {id}\nwritten to {} and {}", private.display(), public.display()),
+            Format::Json => json!({ "key": id, "private": private, "public": public }).to_string(),
+        });
         Ok(Outcome::Clean)
     }
 
     /// A key that is there already is in use, and nobody could make it again.
-    fn write(&self, end: &str, mode: u32, text: &str) -> Result<()> {
+    fn write(&self, end: &str, mode: u32, text: &str) -> Result<PathBuf> {
         let path = PathBuf::from(format!("{}.{end}", self.name));
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()
         };
-        write().with_context(|| format!("can't write `{}`", path.display()))
+        write().with_context(|| format!("can't write `{}`", path.display()))?;
+        Ok(path)
     }
 }

@@ -68,6 +68,9 @@ pub(in crate::commands) struct Unpack {
     /// A public key to trust; may be given several times
     #[arg(long, value_name = "FILE", required = true)]
     key: Vec<PathBuf>,
+    /// How to print what was unpacked
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 impl Verify {
@@ -75,9 +78,8 @@ impl Verify {
         let opened = open(&self.archive, &self.key)?;
         print(&match (self.format, &opened) {
             (Format::Text, Ok(archive)) => format!("{}\nverified", text(archive)),
-            (Format::Text, Err(error)) => refusal(&self.archive, error),
             (Format::Json, Ok(archive)) => json!({ "verified": true, "archive": value(archive) }).to_string(),
-            (Format::Json, Err(error)) => json!({ "verified": false, "why": error.to_string() }).to_string(),
+            (format, Err(error)) => refusal(&self.archive, error, format),
         });
         Ok(if opened.is_ok() { Outcome::Clean } else { Outcome::Findings })
     }
@@ -90,10 +92,7 @@ impl Show {
         let archive = match &opened {
             Ok(archive) => archive,
             Err(error) => {
-                print(&match self.format {
-                    Format::Text => refusal(&self.archive, error),
-                    Format::Json => json!({ "why": error.to_string() }).to_string(),
-                });
+                print(&refusal(&self.archive, error, self.format));
                 return Ok(Outcome::Findings);
             }
         };
@@ -123,14 +122,19 @@ impl Unpack {
         let archive = match open(&self.archive, &self.key)? {
             Ok(archive) => archive,
             Err(error) => {
-                print(&refusal(&self.archive, &error));
+                print(&refusal(&self.archive, &error, self.format));
                 return Ok(Outcome::Findings);
             }
         };
         let shown = self.folder.display();
         ensure!(!self.folder.exists(), "`{shown}` is there already: give the name of a new folder");
         archive.content.write(&self.folder).with_context(|| format!("`{shown}` can't be written"))?;
-        print(&format!("{}\nunpacked {shown}", text(&archive)));
+        print(&match self.format {
+            Format::Text => format!("{}\nunpacked {shown}", text(&archive)),
+            Format::Json => {
+                json!({ "verified": true, "archive": value(&archive), "folder": self.folder }).to_string()
+            }
+        });
         Ok(Outcome::Clean)
     }
 }
@@ -145,6 +149,9 @@ fn look(path: &Path) -> Result<Result<Archive, ArchiveError>> {
     Ok(Archive::look(&archive::read(path).with_context(|| path.display().to_string())?))
 }
 
-fn refusal(path: &Path, error: &ArchiveError) -> String {
-    format!("{}: {error}", path.display())
+fn refusal(path: &Path, error: &ArchiveError, format: Format) -> String {
+    match format {
+        Format::Text => format!("{}: {error}", path.display()),
+        Format::Json => json!({ "verified": false, "why": error.to_string() }).to_string(),
+    }
 }
