@@ -66,12 +66,12 @@ pub fn write_readable(path: &Path, content: &[u8]) -> io::Result<()> {
     write_with_mode(path, content, 0o644)
 }
 
-/// Returns once what was added to a folder, or removed from it, is on disk.
+/// Returns once what was written to a file, or added to a folder or removed from it, is on disk.
 ///
 /// # Errors
-/// When the folder can't be opened, or the disk fails.
-pub fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// When it can't be opened, or the disk fails.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
