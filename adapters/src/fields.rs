@@ -64,7 +64,10 @@ impl FieldType {
         match value {
             Value::Bool(_) => Self::Bool,
             Value::Long(_) => Self::Long,
-            Value::Text(_) => Self::Text,
+            // The rest has no form of its own here: adapters get it as text.
+            Value::Text(_) | Value::Range(_) | Value::Duration(_) | Value::Decimal(_) | Value::Texts(_) => {
+                Self::Text
+            }
             Value::Ip(_) => Self::Ip,
             Value::Time(_) => Self::Time,
         }

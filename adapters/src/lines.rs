@@ -51,7 +51,9 @@ fn json(value: &Value) -> serde_json::Value {
         Value::Bool(value) => (*value).into(),
         Value::Long(value) => (*value).into(),
         Value::Text(value) => value.as_str().into(),
-        Value::Ip(value) => value.to_string().into(),
+        Value::Ip(_) | Value::Range(_) | Value::Duration(_) | Value::Decimal(_) | Value::Texts(_) => {
+            value.to_string().into()
+        }
         Value::Time(value) => match Timestamp::from_millisecond(*value) {
             Ok(time) => time.to_string().into(),
             Err(_) => (*value).into(),

@@ -222,7 +222,9 @@ fn shown(value: &Value) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Long(value) | Value::Time(value) => value.to_string(),
         Value::Text(value) => value.clone(),
-        Value::Ip(value) => value.to_string(),
+        Value::Ip(_) | Value::Range(_) | Value::Duration(_) | Value::Decimal(_) | Value::Texts(_) => {
+            value.to_string()
+        }
     };
     text.truncate(text.floor_char_boundary(LABEL_LENGTH_MAX));
     text

@@ -5,20 +5,27 @@
 //! atoms cannot be told apart by any policy, so they share one decision: see [`crate::key`].
 //!
 //! Semantics follow Cedar: a test on a fact that the request lacks is an outcome of its own
-//! ([`Outcome::Absent`]), and so is a test on a fact of another type ([`Outcome::Mismatch`]), for Cedar
-//! raises an error there.
+//! ([`Outcome::Absent`]), and so is a test on a fact of another type, or after a step that failed
+//! ([`Outcome::Error`]), for Cedar raises an error there.
+
+use std::cmp::Ordering;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::attributes::{Attributes, Fact, Name, Value};
+use crate::attributes::Name;
+use crate::facts::Facts;
 use crate::pattern::Pattern;
+use crate::step::{Lack, Step};
+use crate::value::{Fact, Value};
 
 /// One test of one fact.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Atom {
     /// The fact that is tested.
     pub name: Name,
+    /// What is done to it before.
+    pub steps: Vec<Step>,
     /// The test.
     pub test: Test,
 }
@@ -35,28 +42,29 @@ pub enum Test {
     Equals(Value),
     /// `[…].contains(fact)`
     OneOf(Vec<Value>),
-    /// `<`, on numbers and times
+    /// `<`, on numbers, times and durations; `lessThan` on decimals
     Less(Value),
-    /// `<=`, on numbers and times
+    /// `<=`, on numbers, times and durations; `lessThanOrEqual` on decimals
     LessOrEqual(Value),
     /// `like`
     Like(Pattern),
     /// `.isInRange(ip("…"))`
     InRange(IpNet),
+    /// `fact.contains(…)`, on sets
+    Contains(Value),
 }
 
 /// The result of a test other than [`Test::Value`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The test failed.
-    False = 0,
+    False,
     /// The test held.
-    True = 1,
+    True,
     /// The request lacks the fact.
-    Absent = 2,
-    /// The fact's type has no such test.
-    Mismatch = 3,
+    Absent,
+    /// The fact's type has no such test, or a step before it failed.
+    Error,
 }
 
 /// All atoms that may matter for requests to one service.
@@ -68,20 +76,33 @@ pub struct AtomSet {
 }
 
 impl AtomSet {
-    /// A set of `atoms`; without duplicates, and without tests whose fact is in the set by [`Test::Value`].
+    /// A set of `atoms`, sorted; without duplicates, and without tests whose fact is in the set by [`Test::Value`].
     ///
-    /// The time by value changes with every request, so such a set is not cacheable.
+    /// The time by value changes with every request, so such a set is not cacheable; unless it is a value that
+    /// stays the same for a while, such as the date.
     pub fn new(mut atoms: Vec<Atom>, cacheable: bool) -> Self {
-        let by_value: Vec<Name> =
-            atoms.iter().filter(|atom| atom.test == Test::Value).map(|atom| atom.name.clone()).collect();
-        let mut seen = std::collections::HashSet::new();
+        atoms.sort();
+        atoms.dedup();
+        // In this order a fact's value comes first, before its tests and before whatever comes of it by steps.
+        let mut by_value: Option<(Name, Vec<Step>)> = None;
         atoms.retain(|atom| {
-            (atom.test == Test::Value || !by_value.contains(&atom.name)) && seen.insert(atom.clone())
+            let is_implied = by_value
+                .as_ref()
+                .is_some_and(|(name, steps)| *name == atom.name && atom.steps.starts_with(steps));
+            if atom.test == Test::Value && !is_implied {
+                by_value = Some((atom.name.clone(), atom.steps.clone()));
+            }
+            !is_implied
         });
-        Self { cacheable: cacheable && !by_value.contains(&Name::Time), atoms }
+        let changes_always = |atom: &Atom| {
+            atom.name == Name::Time
+                && atom.test == Test::Value
+                && !atom.steps.iter().any(|step| step.is_slow())
+        };
+        Self { cacheable: cacheable && !atoms.iter().any(changes_always), atoms }
     }
 
-    /// The atoms, in the order of their outcomes in a key.
+    /// The atoms.
     pub fn atoms(&self) -> &[Atom] {
         &self.atoms
     }
@@ -93,47 +114,65 @@ impl AtomSet {
 }
 
 impl Test {
-    /// The outcome of this test on `fact`. Never called for [`Test::Value`], which answers `True` if present.
-    pub fn on(&self, fact: Option<Fact<'_>>) -> Outcome {
-        let Some(fact) = fact else {
-            return if *self == Self::Present { Outcome::False } else { Outcome::Absent };
+    /// The outcome of this test on `fact`. [`Test::Value`] is `True` if there is a fact.
+    pub fn on(&self, fact: Result<Fact<'_>, Lack>) -> Outcome {
+        let fact = match fact {
+            Ok(fact) => fact,
+            Err(Lack::Absent) if *self == Self::Present => return Outcome::False,
+            Err(Lack::Absent) => return Outcome::Absent,
+            Err(Lack::Error) => return Outcome::Error,
         };
         let holds = match self {
             Self::Value | Self::Present => Some(true),
             // Cedar's == never errors: values of different types are just not equal.
             Self::Equals(value) => Some(value.as_fact() == fact),
             Self::OneOf(values) => Some(values.iter().any(|value| value.as_fact() == fact)),
-            Self::Less(value) => compare(fact, value).map(std::cmp::Ordering::is_lt),
-            Self::LessOrEqual(value) => compare(fact, value).map(std::cmp::Ordering::is_le),
+            Self::Less(value) => compare(fact, value).map(Ordering::is_lt),
+            Self::LessOrEqual(value) => compare(fact, value).map(Ordering::is_le),
             Self::Like(pattern) => match fact {
                 Fact::Text(text) => Some(pattern.matches(text)),
                 _ => None,
             },
             Self::InRange(range) => match fact {
                 Fact::Ip(ip) => Some(range.contains(&ip)),
+                // Of a range Cedar compares the network and the broadcast address.
+                Fact::Range(inner) => Some(range.contains(&inner.trunc())),
+                _ => None,
+            },
+            Self::Contains(value) => match (fact, value) {
+                (Fact::Texts(texts), Value::Text(text)) => Some(texts.contain(text)),
+                (Fact::Texts(_), _) => Some(false),
                 _ => None,
             },
         };
         match holds {
             Some(false) => Outcome::False,
             Some(true) => Outcome::True,
-            None => Outcome::Mismatch,
+            None => Outcome::Error,
         }
     }
 }
 
 impl Atom {
+    /// A test of the fact called `name` itself.
+    pub const fn new(name: Name, test: Test) -> Self {
+        Self { name, steps: Vec::new(), test }
+    }
+
     /// The outcome of this atom on a request.
-    pub fn on(&self, attributes: &Attributes) -> Outcome {
-        self.test.on(attributes.fact(&self.name))
+    pub fn on(&self, facts: &impl Facts) -> Outcome {
+        let mut room = String::new();
+        let fact = facts.fact(&self.name, &mut room).ok_or(Lack::Absent);
+        self.test.on(fact.and_then(|fact| Step::all(&self.steps, fact)))
     }
 }
 
-fn compare(fact: Fact<'_>, value: &Value) -> Option<std::cmp::Ordering> {
+fn compare(fact: Fact<'_>, value: &Value) -> Option<Ordering> {
     match (fact, value) {
-        (Fact::Long(left), Value::Long(right)) | (Fact::Time(left), Value::Time(right)) => {
-            Some(left.cmp(right))
-        }
+        (Fact::Long(left), Value::Long(right))
+        | (Fact::Time(left), Value::Time(right))
+        | (Fact::Duration(left), Value::Duration(right))
+        | (Fact::Decimal(left), Value::Decimal(right)) => Some(left.cmp(right)),
         _ => None,
     }
 }
@@ -141,30 +180,43 @@ fn compare(fact: Fact<'_>, value: &Value) -> Option<std::cmp::Ordering> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::Texts;
 
     #[test]
     fn tests_follow_cedar() {
-        let text = Some(Fact::Text("GET"));
-        let ip = Some(Fact::Ip("10.1.2.3".parse().unwrap()));
+        let text = Ok(Fact::Text("GET"));
+        let ip = Ok(Fact::Ip("10.1.2.3".parse().unwrap()));
+        let range = Ok(Fact::Range("10.1.2.3/8".parse().unwrap()));
+        let roles = Ok(Fact::Texts(Texts::List("a, b")));
         let like = Test::Like(vec!["G".to_owned(), String::new()].try_into().unwrap());
         let table = [
-            (Test::Present, None, Outcome::False),
+            (Test::Present, Err(Lack::Absent), Outcome::False),
+            (Test::Present, Err(Lack::Error), Outcome::Error),
             (Test::Present, text, Outcome::True),
             (Test::Equals(Value::Text("GET".into())), text, Outcome::True),
             (Test::Equals(Value::Text("PUT".into())), text, Outcome::False),
             (Test::Equals(Value::Long(1)), text, Outcome::False),
-            (Test::Equals(Value::Long(1)), None, Outcome::Absent),
+            (Test::Equals(Value::Long(1)), Err(Lack::Absent), Outcome::Absent),
+            (Test::Equals(Value::Range("10.0.0.0/8".parse().unwrap())), range, Outcome::False),
             (Test::OneOf(vec![Value::Text("HEAD".into()), Value::Text("GET".into())]), text, Outcome::True),
             (Test::OneOf(vec![]), text, Outcome::False),
+            (Test::OneOf(vec![]), Err(Lack::Error), Outcome::Error),
             (like.clone(), text, Outcome::True),
-            (like, ip, Outcome::Mismatch),
+            (like, ip, Outcome::Error),
             (Test::InRange("10.0.0.0/8".parse().unwrap()), ip, Outcome::True),
             (Test::InRange("11.0.0.0/8".parse().unwrap()), ip, Outcome::False),
             (Test::InRange("::/0".parse().unwrap()), ip, Outcome::False),
-            (Test::Less(Value::Long(3)), Some(Fact::Long(3)), Outcome::False),
-            (Test::LessOrEqual(Value::Long(3)), Some(Fact::Long(3)), Outcome::True),
-            (Test::Less(Value::Time(3)), Some(Fact::Time(2)), Outcome::True),
-            (Test::Less(Value::Long(3)), Some(Fact::Time(2)), Outcome::Mismatch),
+            (Test::InRange("10.0.0.0/8".parse().unwrap()), range, Outcome::True),
+            (Test::InRange("10.1.0.0/16".parse().unwrap()), range, Outcome::False),
+            (Test::Less(Value::Long(3)), Ok(Fact::Long(3)), Outcome::False),
+            (Test::LessOrEqual(Value::Long(3)), Ok(Fact::Long(3)), Outcome::True),
+            (Test::Less(Value::Time(3)), Ok(Fact::Time(2)), Outcome::True),
+            (Test::Less(Value::Decimal(3)), Ok(Fact::Decimal(2)), Outcome::True),
+            (Test::Less(Value::Long(3)), Ok(Fact::Time(2)), Outcome::Error),
+            (Test::Contains(Value::Text("b".into())), roles, Outcome::True),
+            (Test::Contains(Value::Text("c".into())), roles, Outcome::False),
+            (Test::Contains(Value::Long(1)), roles, Outcome::False),
+            (Test::Contains(Value::Text("b".into())), text, Outcome::Error),
         ];
         for (test, fact, expected) in table {
             assert_eq!(test.on(fact), expected, "{test:?} on {fact:?}");
@@ -173,10 +225,12 @@ mod tests {
 
     #[test]
     fn a_set_has_no_duplicates_and_a_value_makes_its_tests_needless() {
-        let atom = |name, test| Atom { name, test };
+        let atom = Atom::new;
+        let stepped = |steps: &[Step], test| Atom { name: Name::Path, steps: steps.to_vec(), test };
         let set = AtomSet::new(
             vec![
                 atom(Name::Path, Test::Present),
+                stepped(&[Step::ToDate], Test::Present),
                 atom(Name::Method, Test::Present),
                 atom(Name::Method, Test::Present),
                 atom(Name::Path, Test::Value),
@@ -185,7 +239,25 @@ mod tests {
         );
         assert_eq!(set.atoms(), [atom(Name::Method, Test::Present), atom(Name::Path, Test::Value)]);
         assert!(set.is_cacheable());
-        assert!(!AtomSet::new(vec![atom(Name::Time, Test::Value)], true).is_cacheable());
-        assert!(AtomSet::new(vec![atom(Name::Time, Test::Less(Value::Time(0)))], true).is_cacheable());
+        let kept = vec![
+            stepped(&[], Test::Present),
+            stepped(&[Step::ToDate], Test::Value),
+            stepped(&[Step::ToTime], Test::Present),
+        ];
+        let mut more = kept.clone();
+        more.push(stepped(&[Step::ToDate, Step::ToTime], Test::Value));
+        assert_eq!(AtomSet::new(more, true).atoms(), kept);
+    }
+
+    #[test]
+    fn what_changes_with_every_request_is_not_cacheable() {
+        let time = |steps: &[Step], test| {
+            AtomSet::new(vec![Atom { name: Name::Time, steps: steps.to_vec(), test }], true).is_cacheable()
+        };
+        assert!(!time(&[], Test::Value));
+        assert!(!time(&[Step::ToTime, Step::ToSeconds], Test::Value));
+        assert!(time(&[Step::ToTime, Step::ToHours], Test::Value));
+        assert!(time(&[], Test::Less(Value::Time(0))));
+        assert!(!AtomSet::new(vec![], false).is_cacheable());
     }
 }

@@ -8,7 +8,9 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::facts::Facts;
 use crate::spiffe_id::{SpiffeId, SpiffeIdError};
+use crate::value::Fact;
 
 /// The entity id that stands for a caller without a verified certificate.
 pub const UNAUTHENTICATED: &str = "unauthenticated";
@@ -109,37 +111,6 @@ pub enum Name {
     Time,
 }
 
-/// A fact's value, or a literal to compare one with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Value {
-    /// A Cedar `Bool`.
-    Bool(bool),
-    /// A Cedar `Long`.
-    Long(i64),
-    /// A Cedar `String`, or an entity's id.
-    Text(String),
-    /// A Cedar `ipaddr` that is one address.
-    Ip(IpAddr),
-    /// A Cedar `datetime`, in milliseconds since 1970.
-    Time(i64),
-}
-
-/// A fact's value, borrowed from the request: what [`crate::Atom`]s are evaluated on, without allocating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fact<'a> {
-    /// A Cedar `Bool`.
-    Bool(bool),
-    /// A Cedar `Long`.
-    Long(i64),
-    /// A Cedar `String`.
-    Text(&'a str),
-    /// A Cedar `ipaddr` that is one address.
-    Ip(IpAddr),
-    /// A Cedar `datetime`, in milliseconds since 1970.
-    Time(i64),
-}
-
 impl Attributes {
     /// The value of the fact called `name`, or nothing if this request has none (a header not sent).
     pub fn fact(&self, name: &Name) -> Option<Fact<'_>> {
@@ -166,6 +137,24 @@ impl Attributes {
             Record::Cookies => &self.cookies,
             Record::Claims => &self.claims,
         }
+    }
+}
+
+impl Facts for Attributes {
+    fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    fn action(&self) -> Action {
+        self.action
+    }
+
+    fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    fn fact<'a>(&'a self, name: &Name, _room: &'a mut String) -> Option<Fact<'a>> {
+        Self::fact(self, name)
     }
 }
 
@@ -256,32 +245,6 @@ impl Name {
     }
 }
 
-impl Value {
-    /// The value, borrowed.
-    pub fn as_fact(&self) -> Fact<'_> {
-        match self {
-            Self::Bool(value) => Fact::Bool(*value),
-            Self::Long(value) => Fact::Long(*value),
-            Self::Text(value) => Fact::Text(value),
-            Self::Ip(value) => Fact::Ip(*value),
-            Self::Time(value) => Fact::Time(*value),
-        }
-    }
-}
-
-impl Fact<'_> {
-    /// The value, owned.
-    pub fn to_value(&self) -> Value {
-        match *self {
-            Self::Bool(value) => Value::Bool(value),
-            Self::Long(value) => Value::Long(value),
-            Self::Text(value) => Value::Text(value.to_owned()),
-            Self::Ip(value) => Value::Ip(value),
-            Self::Time(value) => Value::Time(value),
-        }
-    }
-}
-
 impl Principal {
     /// The id of the Cedar entity `Workload::"…"` that stands for this caller.
     pub fn as_str(&self) -> &str {
@@ -361,27 +324,6 @@ impl fmt::Display for Name {
                 let record = self.field().map_or("", |(record, _)| record.as_str());
                 write!(f, "{record}[{field:?}]")
             }
-        }
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_fact().fmt(f)
-    }
-}
-
-impl fmt::Display for Fact<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bool(value) => value.fmt(f),
-            Self::Long(value) => value.fmt(f),
-            Self::Text(value) => f.write_str(value),
-            Self::Ip(value) => value.fmt(f),
-            Self::Time(value) => match Timestamp::from_millisecond(*value) {
-                Ok(time) => time.fmt(f),
-                Err(_) => value.fmt(f),
-            },
         }
     }
 }

@@ -3,8 +3,10 @@
 //! In reading order:
 //! - [`spiffe_id`]: who is calling, [`SpiffeId`] and [`TrustDomain`];
 //! - [`attributes`]: what is known of one request, [`Attributes`], and the [`Name`]s of its parts;
-//! - [`atom`]: the tests that policies make of a request, [`Atom`], evaluated natively by the proxy;
-//! - [`key`]: the decision-cache key, made of those tests' outcomes;
+//! - [`value`]: what those parts are, [`Value`], and borrowed, [`Fact`]; [`kind`]: the types that a text is read as;
+//! - [`facts`]: how they are read wherever they lie, [`Facts`];
+//! - [`atom`]: the tests that policies make of a request, [`Atom`], evaluated natively by the proxy, after [`step`]s;
+//! - [`key`]: the decision-cache key, made of those tests' outcomes, and `classes`: how many tests cost as few;
 //! - [`operand`]: how a limit's key or an instance's field is read from a request, [`Operand`];
 //! - [`decision`]: the answer, [`Decision`], and how answers combine;
 //! - [`decision_line`]: an answer in a log, with all that it was made from, [`DecisionLine`];
@@ -13,21 +15,31 @@
 
 pub mod atom;
 pub mod attributes;
+mod classes;
 pub mod decision;
 pub mod decision_line;
+pub mod facts;
 pub mod key;
+pub mod kind;
 pub mod limit;
 pub mod operand;
 pub mod pattern;
 pub mod revision;
 pub mod spiffe_id;
+pub mod step;
+pub mod value;
 
 pub use atom::{Atom, AtomSet, Test};
-pub use attributes::{Action, Attributes, Name, Principal, Record, Value};
+pub use attributes::{Action, Attributes, Name, Principal, Record};
 pub use decision::{Decision, FailMode, Shadow, Verdict};
 pub use decision_line::DecisionLine;
+pub use facts::Facts;
+pub use key::{Keys, Room};
+pub use kind::Kind;
 pub use limit::{Limit, Rate, Scope};
 pub use operand::{Operand, ResponseFacts};
 pub use pattern::Pattern;
 pub use revision::Revision;
 pub use spiffe_id::{SpiffeId, TrustDomain};
+pub use step::Step;
+pub use value::{Fact, Texts, Value};

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attributes::{Attributes, Name, Value};
+use crate::attributes::Name;
+use crate::facts::Facts;
+use crate::value::Value;
 
 /// A value to be read from a request, or from its response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,16 +75,18 @@ impl ResponseName {
 
 impl Operand {
     /// The operand's value, or nothing if the request lacks it (a header not sent; a response not there yet).
-    pub fn read(&self, attributes: &Attributes, response: Option<&ResponseFacts>) -> Option<Value> {
-        let id = attributes.principal.spiffe_id();
+    ///
+    /// Of a fact that the author's schema types, the text is read as it was sent.
+    pub fn read(&self, facts: &impl Facts, response: Option<&ResponseFacts>) -> Option<Value> {
+        let id = facts.principal().spiffe_id();
         let text = |value: &str| Value::Text(value.to_owned());
         Some(match self {
-            Self::Principal => text(attributes.principal.as_str()),
+            Self::Principal => text(facts.principal().as_str()),
             Self::PrincipalNamespace => text(id.and_then(|id| id.namespace()).unwrap_or_default()),
             Self::PrincipalServiceAccount => text(id.and_then(|id| id.service_account()).unwrap_or_default()),
-            Self::Action => text(attributes.action.as_str()),
-            Self::Resource => text(&attributes.resource),
-            Self::Context(name) => attributes.fact(name)?.to_value(),
+            Self::Action => text(facts.action().as_str()),
+            Self::Resource => text(facts.resource()),
+            Self::Context(name) => facts.fact(name, &mut String::new())?.to_value(),
             Self::Response(name) => response?.read(*name),
             Self::Literal(value) => value.clone(),
         })

@@ -12,6 +12,17 @@ pub struct Pattern {
     rest: Vec<String>,
 }
 
+/// The pieces of a pattern with a wildcard; equal for patterns that match the same texts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Parts<'a> {
+    /// What a text begins with.
+    pub first: &'a str,
+    /// What follows in this order. None is empty.
+    pub middles: Vec<&'a str>,
+    /// What it ends in.
+    pub last: &'a str,
+}
+
 /// A pattern came over the wire without any piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a pattern needs at least one piece")]
@@ -21,6 +32,21 @@ impl Pattern {
     /// The pattern whose literal pieces, in order, are `first` and then each of `rest` after a wildcard.
     pub const fn new(first: String, rest: Vec<String>) -> Self {
         Self { first, rest }
+    }
+
+    /// The whole pattern, if it has no wildcard: the only text that matches.
+    pub(crate) const fn literal(&self) -> Option<&str> {
+        if self.rest.is_empty() { Some(self.first.as_str()) } else { None }
+    }
+
+    /// The literal pieces of a pattern with a wildcard.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let (last, middles) = match self.rest.split_last() {
+            Some((last, middles)) => (last.as_str(), middles),
+            None => ("", [].as_slice()),
+        };
+        let middles = middles.iter().map(String::as_str).filter(|piece| !piece.is_empty()).collect();
+        Parts { first: &self.first, middles, last }
     }
 
     /// Whether `text` matches from its start to its end. O(length of text × pieces) at worst.
@@ -33,6 +59,14 @@ impl Pattern {
             text = after;
         }
         text.ends_with(last.as_str())
+    }
+}
+
+impl Parts<'_> {
+    /// The pattern.
+    pub(crate) fn pattern(&self) -> Pattern {
+        let rest = self.middles.iter().chain([&self.last]).map(|piece| (*piece).to_owned());
+        Pattern::new(self.first.to_owned(), rest.collect())
     }
 }
 

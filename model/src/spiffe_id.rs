@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,8 @@ pub struct TrustDomain(String);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffeId {
-    text: String,
+    /// Shared, so that clones, of which there is one a request, allocate nothing.
+    text: Arc<str>,
     /// Where the path starts in `text`; equal to its length when there is none.
     path_start: usize,
 }
@@ -67,7 +69,7 @@ impl TrustDomain {
     /// The SPIFFE ID of the trust domain itself, which signing certificates carry (X509-SVID 3.2).
     pub fn id(&self) -> SpiffeId {
         let text = format!("{SCHEME}{}", self.0);
-        SpiffeId { path_start: text.len(), text }
+        SpiffeId { path_start: text.len(), text: text.into() }
     }
 
     /// The ID of a service account, `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
@@ -147,7 +149,7 @@ impl FromStr for SpiffeId {
             segments.split('/').try_for_each(check_segment)?;
         }
         let text = format!("{SCHEME}{}{path}", domain.0);
-        Ok(Self { path_start: SCHEME.len() + domain.0.len(), text })
+        Ok(Self { path_start: SCHEME.len() + domain.0.len(), text: text.into() })
     }
 }
 
@@ -196,7 +198,7 @@ impl From<TrustDomain> for String {
 
 impl From<SpiffeId> for String {
     fn from(id: SpiffeId) -> Self {
-        id.text
+        id.text.as_ref().to_owned()
     }
 }
 

@@ -5,12 +5,9 @@
 //! that is no atom of its own puts the values it reads into the key; a node of an unknown kind, or a read of
 //! the context as a whole, makes decisions uncacheable. Errors are outcomes too, see [`model::atom::Outcome`].
 
-use std::net::IpAddr;
-
 use cedar_policy::pst::{BinaryOp, Clause, Expr, Literal, PatternElem, Template, UnaryOp, Var};
-use cedar_policy::{EvalResult, Expression};
 use ipnet::IpNet;
-use model::{Atom, Name, Operand, Pattern, Record, Test, Value};
+use model::{Atom, Kind, Name, Operand, Pattern, Record, Step, Test, Value};
 
 /// The atoms of one or more expressions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,54 +18,71 @@ pub struct Derived {
     pub reads_everything: bool,
 }
 
+/// What a path below `context` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// A fact.
+    Fact(Name),
+    /// A record that every request has. Asking whether it is there reads nothing.
+    Record,
+    /// Anything else: whoever reads it reads everything.
+    Other,
+}
+
+/// Says what a path below `context` stands for, such as `["headers", "x"]` for `context.headers["x"]`.
+pub type Meanings<'m> = dyn Fn(&[&str]) -> Meaning + 'm;
+
+/// The fact that an expression is, after steps.
+type Reading = (Name, Vec<Step>);
+
 impl Derived {
     /// Adds the atoms of a policy's conditions. Its scope reads no context.
-    pub fn policy(&mut self, policy: &Template) {
+    pub fn policy(&mut self, policy: &Template, meanings: &Meanings<'_>) {
         for clause in policy.clauses() {
             match clause {
-                Clause::When(expr) | Clause::Unless(expr) => self.expr(expr),
+                Clause::When(expr) | Clause::Unless(expr) => self.expr(expr, meanings),
             }
         }
     }
 
     /// Adds the atoms of an expression.
-    pub fn expr(&mut self, expr: &Expr) {
+    pub fn expr(&mut self, expr: &Expr, meanings: &Meanings<'_>) {
+        if let Some((reading, tests)) = tests(expr, meanings) {
+            tests.into_iter().for_each(|test| self.atom(&reading, test));
+            return;
+        }
+        if let Some(reading) = reading(expr, meanings) {
+            self.atom(&reading, Test::Value);
+            return;
+        }
         match expr {
             Expr::Literal(_) | Expr::Slot(_) => {}
             Expr::Var(Var::Context) => self.reads_everything = true,
             Expr::Var(_) => {}
             Expr::GetAttr { expr: inner, .. } => match context_path(expr) {
-                Some(path) => self.read(&path, Test::Value),
-                None => self.expr(inner),
+                Some(_) => self.reads_everything = true,
+                None => self.expr(inner, meanings),
             },
             Expr::HasAttr { expr: inner, attrs } => match context_path(inner) {
                 Some(mut path) => {
                     path.extend(attrs.iter().map(|attribute| attribute.as_str()));
-                    self.read(&path, Test::Present);
+                    self.reads_everything |= meanings(&path) != Meaning::Record;
                 }
-                None => self.expr(inner),
+                None => self.expr(inner, meanings),
             },
-            Expr::Like { expr: inner, pattern } => match name_of(inner) {
-                Some(name) => self.atom(name, Test::Like(to_pattern(pattern))),
-                None => self.expr(inner),
-            },
-            Expr::UnaryOp { expr, .. } => self.expr(expr),
-            Expr::BinaryOp { op, left, right } => match comparison(*op, left, right) {
-                Some((name, test)) => self.atom(name, test),
-                None => {
-                    self.expr(left);
-                    self.expr(right);
-                }
-            },
+            Expr::Like { expr, .. } | Expr::UnaryOp { expr, .. } => self.expr(expr, meanings),
+            Expr::BinaryOp { left, right, .. } => {
+                [left, right].into_iter().for_each(|expr| self.expr(expr, meanings));
+            }
             Expr::Is { expr, in_expr, .. } => {
-                self.expr(expr);
-                in_expr.iter().for_each(|expr| self.expr(expr));
+                self.expr(expr, meanings);
+                in_expr.iter().for_each(|expr| self.expr(expr, meanings));
             }
             Expr::IfThenElse { cond, then_expr, else_expr } => {
-                [cond, then_expr, else_expr].into_iter().for_each(|expr| self.expr(expr));
+                [cond, then_expr, else_expr].into_iter().for_each(|expr| self.expr(expr, meanings));
             }
-            Expr::Set(members) => members.iter().for_each(|expr| self.expr(expr)),
-            Expr::Record(fields) => fields.values().for_each(|expr| self.expr(expr)),
+            Expr::Set(members) => members.iter().for_each(|expr| self.expr(expr, meanings)),
+            Expr::Record(fields) => fields.values().for_each(|expr| self.expr(expr, meanings)),
             // A node of a kind that did not exist when this was written may read anything.
             _ => self.reads_everything = true,
         }
@@ -77,22 +91,35 @@ impl Derived {
     /// Adds what an operand reads, which is a value.
     pub fn operand(&mut self, operand: &Operand) {
         if let Operand::Context(name) = operand {
-            self.atom(name.clone(), Test::Value);
+            self.atoms.push(Atom::new(name.clone(), Test::Value));
         }
     }
 
-    fn read(&mut self, path: &[&str], test: Test) {
-        match Name::from_context_path(path) {
-            Some(name) => self.atom(name, test),
-            // `context has headers` is always true; any other use of a whole record reads all of it.
-            None if test == Test::Present
-                && matches!(path, [record] if Record::from_name(record).is_some()) => {}
-            None => self.reads_everything = true,
-        }
+    /// The same atoms, for texts that are read as types before anything else: `kind` says of each name as which.
+    #[must_use]
+    pub fn typed(mut self, kind: impl Fn(&Name) -> Option<Kind>) -> Self {
+        self.atoms.iter_mut().for_each(|atom| read_as(atom, kind(&atom.name)));
+        self
     }
 
-    fn atom(&mut self, name: Name, test: Test) {
-        self.atoms.push(Atom { name, test });
+    fn atom(&mut self, (name, steps): &Reading, test: Test) {
+        self.atoms.push(Atom { name: name.clone(), steps: steps.clone(), test });
+    }
+}
+
+/// What paths stand for in the built-in schema.
+pub fn meaning(path: &[&str]) -> Meaning {
+    match (Name::from_context_path(path), path) {
+        (Some(name), _) => Meaning::Fact(name),
+        (None, [record]) if Record::from_name(record).is_some() => Meaning::Record,
+        _ => Meaning::Other,
+    }
+}
+
+/// Has the text that `atom` is about read as `kind` first.
+pub fn read_as(atom: &mut Atom, kind: Option<Kind>) {
+    if let Some(kind) = kind {
+        atom.steps.insert(0, Step::Read(kind));
     }
 }
 
@@ -109,54 +136,190 @@ pub fn context_path(expr: &Expr) -> Option<Vec<&str>> {
     }
 }
 
-/// The value an expression is, if it is a literal.
+/// The value an expression is, if it is a literal, or steps on one.
 pub fn literal(expr: &Expr) -> Option<Value> {
     match expr {
         Expr::Literal(Literal::Bool(value)) => Some(Value::Bool(*value)),
         Expr::Literal(Literal::Long(value)) => Some(Value::Long(*value)),
         Expr::Literal(Literal::String(value)) => Some(Value::Text(value.to_string())),
-        Expr::UnaryOp { op: UnaryOp::Ip, expr } => match network(expr)? {
-            // Cedar's `==` compares ranges: only a range of one address equals an address.
-            range if range.prefix_len() == range.max_prefix_len() => Some(Value::Ip(range.addr())),
+        Expr::UnaryOp { op: UnaryOp::Neg, expr } => match literal(expr)? {
+            Value::Long(value) => value.checked_neg().map(Value::Long),
             _ => None,
         },
-        Expr::UnaryOp { op: UnaryOp::Datetime, expr } => datetime(expr).map(Value::Time),
+        Expr::UnaryOp { op, expr } => match constructed(*op) {
+            Some(kind) => match expr.as_ref() {
+                Expr::Literal(Literal::String(text)) => kind.read(text).map(|fact| fact.to_value()),
+                _ => None,
+            },
+            None => stepped(&literal(expr)?, step(*op)?),
+        },
+        Expr::BinaryOp { op, left, right } => stepped(&literal(left)?, step_with(*op, &literal(right)?)?),
+        Expr::Set(members) => {
+            let text = |member: &Expr| match literal(member)? {
+                Value::Text(text) => Some(text),
+                _ => None,
+            };
+            members.iter().map(|member| text(member)).collect::<Option<_>>().map(Value::Texts)
+        }
         _ => None,
     }
 }
 
-fn name_of(expr: &Expr) -> Option<Name> {
-    Name::from_context_path(&context_path(expr)?)
+fn stepped(value: &Value, step: Step) -> Option<Value> {
+    step.on(value.as_fact()).ok().map(|fact| fact.to_value())
 }
 
-/// The atom that decides a comparison, if one side is a fact and the other a literal.
-///
-/// `>` and `>=` have the atoms of `<=` and `<`: the outcome says the same, negated, and errs in the same cases.
-fn comparison(op: BinaryOp, left: &Expr, right: &Expr) -> Option<(Name, Test)> {
-    let fact_first = || Some((name_of(left)?, literal(right)?));
-    let fact_last = || Some((name_of(right)?, literal(left)?));
-    let test = |pair: (Name, Value), test: fn(Value) -> Test| (pair.0, test(pair.1));
-    match op {
-        BinaryOp::Eq | BinaryOp::NotEq => {
-            fact_first().or_else(fact_last).map(|pair| test(pair, Test::Equals))
+/// The fact that an expression is, if it is one, or steps on one.
+fn reading(expr: &Expr, meanings: &Meanings<'_>) -> Option<Reading> {
+    if let Some(path) = context_path(expr) {
+        return fact(&path, meanings);
+    }
+    let (inner, step) = match expr {
+        Expr::UnaryOp { op, expr } => (expr, step(*op)?),
+        Expr::BinaryOp { op, left, right } => match (literal(right), literal(left)) {
+            (Some(right), None) => (left, step_with(*op, &right)?),
+            (None, Some(Value::Time(end))) if *op == BinaryOp::DurationSince => (right, Step::Until(end)),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let (name, mut steps) = reading(inner, meanings)?;
+    steps.push(step);
+    Some((name, steps))
+}
+
+fn fact(path: &[&str], meanings: &Meanings<'_>) -> Option<Reading> {
+    match meanings(path) {
+        Meaning::Fact(name) => Some((name, Vec::new())),
+        Meaning::Record | Meaning::Other => None,
+    }
+}
+
+/// The fact whose tests decide an expression, and these tests: it is a function of their outcomes, and errs where
+/// they do.
+fn tests(expr: &Expr, meanings: &Meanings<'_>) -> Option<(Reading, Vec<Test>)> {
+    match expr {
+        Expr::HasAttr { expr, attrs } => {
+            let mut path = context_path(expr)?;
+            path.extend(attrs.iter().map(|attribute| attribute.as_str()));
+            Some((fact(&path, meanings)?, vec![Test::Present]))
         }
-        BinaryOp::Less | BinaryOp::GreaterEq => fact_first()
-            .map(|pair| test(pair, Test::Less))
-            .or_else(|| fact_last().map(|pair| test(pair, Test::LessOrEqual))),
-        BinaryOp::LessEq | BinaryOp::Greater => fact_first()
-            .map(|pair| test(pair, Test::LessOrEqual))
-            .or_else(|| fact_last().map(|pair| test(pair, Test::Less))),
-        BinaryOp::Contains => match left {
-            Expr::Set(members) => {
-                let values: Option<Vec<Value>> = members.iter().map(|member| literal(member)).collect();
-                Some((name_of(right)?, Test::OneOf(values?)))
-            }
+        Expr::Like { expr, pattern } => {
+            Some((reading(expr, meanings)?, vec![Test::Like(to_pattern(pattern))]))
+        }
+        Expr::UnaryOp { op, expr } => {
+            let ranges: &[&str] = match op {
+                UnaryOp::IsIPv4 => &["0.0.0.0/0"],
+                UnaryOp::IsIPV6 => &["::/0"],
+                UnaryOp::IsLoopback => &["127.0.0.0/8", "::1/128"],
+                UnaryOp::IsMulticast => &["224.0.0.0/4", "ff00::/8"],
+                _ => return None,
+            };
+            let test = |range: &&str| range.parse().ok().map(Test::InRange);
+            Some((reading(expr, meanings)?, ranges.iter().map(test).collect::<Option<_>>()?))
+        }
+        Expr::BinaryOp { op, left, right } => match (reading(left, meanings), reading(right, meanings)) {
+            (Some(fact), None) => Some((fact, fact_first(*op, literals(right)?)?)),
+            (None, Some(fact)) => Some((fact, fact_last(*op, literals(left)?)?)),
             _ => None,
         },
-        BinaryOp::IsInRange => match right {
-            Expr::UnaryOp { op: UnaryOp::Ip, expr } => Some((name_of(left)?, Test::InRange(network(expr)?))),
-            _ => None,
-        },
+        _ => None,
+    }
+}
+
+/// A literal, and the members of it if it is a set.
+type Literals = (Option<Value>, Option<Vec<Value>>);
+
+fn literals(expr: &Expr) -> Option<Literals> {
+    let members = match expr {
+        Expr::Set(members) => members.iter().map(|member| literal(member)).collect(),
+        _ => None,
+    };
+    let literals = (literal(expr), members);
+    (literals != (None, None)).then_some(literals)
+}
+
+/// The tests that decide `fact op literal`.
+///
+/// `>` and `>=` have the tests of `<=` and `<`: the outcome says the same, negated, and errs in the same cases.
+fn fact_first(op: BinaryOp, (value, members): Literals) -> Option<Vec<Test>> {
+    let test = match (op, value) {
+        (BinaryOp::Eq | BinaryOp::NotEq, Some(value)) => Test::Equals(value),
+        (BinaryOp::Less | BinaryOp::GreaterEq, Some(value)) => Test::Less(ordered(value)?),
+        (BinaryOp::LessEq | BinaryOp::Greater, Some(value)) => Test::LessOrEqual(ordered(value)?),
+        (BinaryOp::DecimalLessThan | BinaryOp::DecimalGreaterEq, Some(value @ Value::Decimal(_))) => {
+            Test::Less(value)
+        }
+        (BinaryOp::DecimalLessEq | BinaryOp::DecimalGreater, Some(value @ Value::Decimal(_))) => {
+            Test::LessOrEqual(value)
+        }
+        (BinaryOp::IsInRange, Some(Value::Ip(address))) => Test::InRange(IpNet::from(address)),
+        (BinaryOp::IsInRange, Some(Value::Range(range))) => Test::InRange(range),
+        (BinaryOp::Contains, Some(value)) => Test::Contains(value),
+        (BinaryOp::ContainsAny | BinaryOp::ContainsAll, _) => return each(members?),
+        _ => return None,
+    };
+    Some(vec![test])
+}
+
+/// The tests that decide `literal op fact`.
+fn fact_last(op: BinaryOp, (value, members): Literals) -> Option<Vec<Test>> {
+    let test = match (op, value) {
+        (BinaryOp::Eq | BinaryOp::NotEq, Some(value)) => Test::Equals(value),
+        (BinaryOp::Less | BinaryOp::GreaterEq, Some(value)) => Test::LessOrEqual(ordered(value)?),
+        (BinaryOp::LessEq | BinaryOp::Greater, Some(value)) => Test::Less(ordered(value)?),
+        (BinaryOp::DecimalLessThan | BinaryOp::DecimalGreaterEq, Some(value @ Value::Decimal(_))) => {
+            Test::LessOrEqual(value)
+        }
+        (BinaryOp::DecimalLessEq | BinaryOp::DecimalGreater, Some(value @ Value::Decimal(_))) => {
+            Test::Less(value)
+        }
+        (BinaryOp::Contains, _) => Test::OneOf(members?),
+        (BinaryOp::ContainsAny, _) => return each(members?),
+        _ => return None,
+    };
+    Some(vec![test])
+}
+
+/// A set holds any, or all, of some literals: that is known from each. Of none of them nothing would be asked, and
+/// an error where the fact is no set would go unseen.
+fn each(members: Vec<Value>) -> Option<Vec<Test>> {
+    (!members.is_empty()).then(|| members.into_iter().map(Test::Contains).collect())
+}
+
+/// What Cedar's `<` compares: on other types it is an error.
+fn ordered(value: Value) -> Option<Value> {
+    matches!(value, Value::Long(_) | Value::Time(_) | Value::Duration(_)).then_some(value)
+}
+
+/// What type a constructor such as `ip` makes.
+const fn constructed(op: UnaryOp) -> Option<Kind> {
+    match op {
+        UnaryOp::Ip => Some(Kind::Ip),
+        UnaryOp::Decimal => Some(Kind::Decimal),
+        UnaryOp::Datetime => Some(Kind::Time),
+        UnaryOp::Duration => Some(Kind::Duration),
+        _ => None,
+    }
+}
+
+const fn step(op: UnaryOp) -> Option<Step> {
+    match op {
+        UnaryOp::ToDate => Some(Step::ToDate),
+        UnaryOp::ToTime => Some(Step::ToTime),
+        UnaryOp::ToMilliseconds => Some(Step::ToMilliseconds),
+        UnaryOp::ToSeconds => Some(Step::ToSeconds),
+        UnaryOp::ToMinutes => Some(Step::ToMinutes),
+        UnaryOp::ToHours => Some(Step::ToHours),
+        UnaryOp::ToDays => Some(Step::ToDays),
+        _ => None,
+    }
+}
+
+const fn step_with(op: BinaryOp, value: &Value) -> Option<Step> {
+    match (op, value) {
+        (BinaryOp::Offset, Value::Duration(by)) => Some(Step::Offset(*by)),
+        (BinaryOp::DurationSince, Value::Time(start)) => Some(Step::Since(*start)),
         _ => None,
     }
 }
@@ -173,108 +336,5 @@ fn to_pattern(elements: &[PatternElem]) -> Pattern {
     Pattern::new(pieces.next().unwrap_or_default(), pieces.collect())
 }
 
-fn network(text: &Expr) -> Option<IpNet> {
-    let Expr::Literal(Literal::String(text)) = text else { return None };
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
-/// Cedar reads the text, so that both sides agree on what it means.
-fn datetime(text: &Expr) -> Option<i64> {
-    let Expr::Literal(Literal::String(text)) = text else { return None };
-    let text = serde_json::to_string(text.as_str()).ok()?;
-    let expression: Expression =
-        format!(r#"datetime({text}).durationSince(datetime("1970-01-01")).toMilliseconds()"#).parse().ok()?;
-    match crate::engine::evaluate_constant(&expression)? {
-        EvalResult::Long(millis) => Some(millis),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use cedar_policy::{Policy, pst};
-
-    use super::*;
-
-    fn derived(condition: &str) -> Derived {
-        let text = format!("permit(principal, action, resource) when {{ {condition} }};");
-        let policy = Policy::parse(None, text).unwrap();
-        let pst::Policy::Static(policy) = policy.to_pst().unwrap() else { panic!("a static policy") };
-        let mut derived = Derived::default();
-        derived.policy(policy.body());
-        derived
-    }
-
-    fn one(condition: &str) -> (Name, Test) {
-        let derived = derived(condition);
-        assert!(!derived.reads_everything, "{condition}");
-        assert_eq!(derived.atoms.len(), 1, "{condition}: {:?}", derived.atoms);
-        let atom = derived.atoms.into_iter().next().unwrap();
-        (atom.name, atom.test)
-    }
-
-    #[test]
-    fn simple_tests_become_atoms() {
-        let header = || Name::Header("x-user".into());
-        let text = |text: &str| Value::Text(text.into());
-        let path = |pieces: &[&str]| {
-            Test::Like(pieces.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>().try_into().unwrap())
-        };
-        let table = [
-            (r#"context.method == "GET""#, Name::Method, Test::Equals(text("GET"))),
-            (r#""GET" != context.method"#, Name::Method, Test::Equals(text("GET"))),
-            (r#"context.path like "/a/*/b\*""#, Name::Path, path(&["/a/", "/b*"])),
-            (r#"context.headers has "x-user""#, header(), Test::Present),
-            (r#"context has headers.q"#, Name::Header("q".into()), Test::Present),
-            (r#"context.headers["x-user"] == "a""#, header(), Test::Equals(text("a"))),
-            (
-                r#"["GET", "HEAD"].contains(context.method)"#,
-                Name::Method,
-                Test::OneOf(vec![text("GET"), text("HEAD")]),
-            ),
-            (
-                r#"context.source_ip.isInRange(ip("10.0.0.0/8"))"#,
-                Name::SourceIp,
-                Test::InRange("10.0.0.0/8".parse().unwrap()),
-            ),
-            (
-                r#"context.source_ip == ip("::1")"#,
-                Name::SourceIp,
-                Test::Equals(Value::Ip("::1".parse().unwrap())),
-            ),
-            (r#"context.time < datetime("1970-01-02")"#, Name::Time, Test::Less(Value::Time(86_400_000))),
-            (r#"context.time >= datetime("1970-01-02")"#, Name::Time, Test::Less(Value::Time(86_400_000))),
-            (
-                r#"datetime("1970-01-02") < context.time"#,
-                Name::Time,
-                Test::LessOrEqual(Value::Time(86_400_000)),
-            ),
-            ("context.tls", Name::Tls, Test::Value),
-            ("!context.tls", Name::Tls, Test::Value),
-        ];
-        for (condition, name, test) in table {
-            assert_eq!(one(condition), (name, test), "{condition}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_atom_reads_values() {
-        assert_eq!(one("context.path == principal.namespace"), (Name::Path, Test::Value));
-        assert_eq!(one(r#"context.source_ip == ip("10.0.0.0/8")"#), (Name::SourceIp, Test::Value));
-        assert_eq!(one("context.source_ip.isLoopback()"), (Name::SourceIp, Test::Value));
-        assert_eq!(one(r#"context.time.toTime() < duration("8h")"#), (Name::Time, Test::Value));
-        let two = derived("if context.tls then context.method == context.path else false");
-        assert_eq!(two.atoms.len(), 3);
-        assert_eq!(derived(r#"principal in Group::"a" && resource.namespace == "b""#), Derived::default());
-    }
-
-    #[test]
-    fn what_reads_a_whole_record_reads_everything() {
-        for condition in
-            ["context == {}", "{a: context.headers} == {}", "context.other.thing", "context has other"]
-        {
-            assert!(derived(condition).reads_everything, "{condition}");
-        }
-        assert_eq!(derived("context has headers"), Derived::default());
-    }
-}
+mod tests;

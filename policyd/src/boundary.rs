@@ -8,6 +8,7 @@
 //! Pure, and the same for the same bundles.
 
 mod sample;
+mod stepped;
 mod texts;
 mod values;
 
@@ -15,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy, ResourceConstraint, pst};
 use jiff::Timestamp;
-use model::{Action, Attributes, Name, Principal, Test, Value};
+use model::{Action, Atom, Attributes, Name, Principal, Test, Value};
 
-use crate::atoms::Derived;
+use crate::atoms::{self, Derived};
 use crate::bundle::Bundle;
 use crate::engine::request::{Kind, uid};
 use values::Values;
@@ -80,7 +81,7 @@ impl<'b> Boundaries<'b> {
                 bundle: number,
                 resource: resource(&policy),
                 actions,
-                derived: derived(&policy),
+                derived: derived(&policy, bundle),
             }));
         }
         Self { conditions, principals: principals(bundles), bundles: bundles.to_vec() }
@@ -100,6 +101,7 @@ impl<'b> Boundaries<'b> {
             Some(named) => scopes.get(condition.bundle).is_some_and(|scopes| scopes.contains(named)),
         };
         let mut tests: BTreeMap<&Name, BTreeSet<&Test>> = BTreeMap::new();
+        let mut stepped: BTreeMap<&Name, BTreeSet<&Atom>> = BTreeMap::new();
         let mut actions = BTreeSet::from([Action::Http]);
         let mut groups = BTreeSet::new();
         let mut reads_everything = false;
@@ -107,18 +109,29 @@ impl<'b> Boundaries<'b> {
             actions.extend(&condition.actions);
             reads_everything |= condition.derived.reads_everything;
             for atom in &condition.derived.atoms {
-                tests.entry(&atom.name).or_default().insert(&atom.test);
+                let tests = tests.entry(&atom.name).or_default();
+                if atom.steps.is_empty() {
+                    tests.insert(&atom.test);
+                } else {
+                    stepped.entry(&atom.name).or_default().insert(atom);
+                }
             }
             let read: BTreeSet<&Name> = condition.derived.atoms.iter().map(|atom| &atom.name).collect();
             groups.insert(read.into_iter().cloned().collect::<Vec<Name>>());
         }
+        let noon = ordinary_time().as_millisecond();
+        let day = noon - noon.rem_euclid(DAY_MS);
         let facts = tests.iter().map(|(name, tests)| {
             let tests: Vec<&Test> = tests.iter().copied().collect();
             let mut seeds = seeds(name, service);
             if tests.contains(&&Test::Value) {
                 seeds.extend(self.words());
             }
-            values::of((*name).clone(), &tests, &[], &seeds)
+            let mut values = values::of((*name).clone(), &tests, &[], &seeds);
+            for atom in stepped.get(name).into_iter().flatten() {
+                values.add(stepped::values(atom, day));
+            }
+            values
         });
         Boundary {
             service: service.to_owned(),
@@ -277,6 +290,9 @@ fn seeds(name: &Name, service: &str) -> Vec<String> {
 /// What is known of a connection that is not HTTP.
 const IN_TCP: [Name; 3] = [Name::SourceIp, Name::Tls, Name::Time];
 
+/// A day, in milliseconds.
+const DAY_MS: i64 = 86_400_000;
+
 /// When requests arrive unless a condition reads the time: as in tests.
 fn ordinary_time() -> Timestamp {
     crate::unit_test::request_text::DEFAULT_TIME.parse().unwrap_or(Timestamp::UNIX_EPOCH)
@@ -308,13 +324,13 @@ fn actions(policy: &Policy) -> Vec<Action> {
     named.iter().filter_map(|uid| Action::from_id(uid.id().unescaped())).collect()
 }
 
-fn derived(policy: &Policy) -> Derived {
+fn derived(policy: &Policy, bundle: &Bundle) -> Derived {
     let mut derived = Derived::default();
     match pst::Template::try_from(policy.as_ref().template().clone()) {
-        Ok(policy) => derived.policy(&policy),
+        Ok(policy) => derived.policy(&policy, &atoms::meaning),
         Err(_) => derived.reads_everything = true,
     }
-    derived
+    derived.typed(|name| bundle.schemas.types.of(name))
 }
 
 /// Everyone whom policies may know, and strangers.

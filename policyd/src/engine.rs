@@ -5,11 +5,12 @@ pub(crate) mod request;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cedar_policy::{Context, Entities, EntityUid, EvalResult, Expression, Request, eval_expression};
 use ipnet::IpNet;
 use model::decision::Opinion;
-use model::{Attributes, Value, Verdict};
+use model::{AtomSet, Attributes, Value, Verdict};
 
 use index::{Answer, Depth};
 pub use request::RequestError;
@@ -74,6 +75,10 @@ pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evalu
     }
     limits.sort();
     rules.sort();
+    if !bundle.atoms.get(&attributes.resource).is_some_and(AtomSet::is_cacheable) {
+        // It depends on what no key holds: it is this request's alone.
+        opinion.valid_for = Duration::ZERO;
+    }
     Ok(Evaluation { opinion, shadow, limits, rules, request, entities })
 }
 
@@ -156,7 +161,7 @@ pub(crate) fn failed(message: String) -> Opinion {
         verdict: Verdict::Deny,
         reasons: Vec::new(),
         message,
-        valid_for: std::time::Duration::ZERO,
+        valid_for: Duration::ZERO,
         degraded: true,
     }
 }

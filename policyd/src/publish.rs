@@ -53,7 +53,7 @@ fn decision_log(bundle: &Bundle, atoms: &AtomSet) -> DecisionLog {
     let mut recorded: BTreeSet<&Name> = atoms.atoms().iter().map(|atom| &atom.name).collect();
     if !atoms.is_cacheable() {
         // Something reads what no atom stands for: it may be any.
-        recorded.extend(&bundle.schemas.declared);
+        recorded.extend(bundle.schemas.declared.keys());
     }
     recorded.retain(|name| name.field().is_some());
     let always = [Name::Method, Name::Path, Name::Host, Name::SourceIp];

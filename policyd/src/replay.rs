@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::decision::Source;
 use model::decision_line::{DecisionLine, Knowledge};
-use model::{AtomSet, Attributes, Name, Verdict, key};
+use model::{AtomSet, Attributes, Keys, Name, Room, Verdict};
 use quick_cache::sync::Cache;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
@@ -64,6 +64,7 @@ struct Replayer<'b> {
 /// What is looked at to answer for one service.
 struct Plan<'b> {
     atoms: &'b AtomSet,
+    keys: Keys,
     /// Every fact that the answer may depend on.
     reads: Vec<Name>,
 }
@@ -92,19 +93,19 @@ impl<'b> Replayer<'b> {
             tally.skip(Skip::TooLong, block.place(0));
             return tally;
         }
-        let mut key = Vec::new();
+        let mut room = Room::default();
         for (line, offset) in block.text.split(|byte| *byte == b'\n').zip(0..) {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            if let Err(skip) = self.line(line, block.place(offset), &mut key, &mut tally) {
+            if let Err(skip) = self.line(line, block.place(offset), &mut room, &mut tally) {
                 tally.skip(skip, block.place(offset));
             }
         }
         tally
     }
 
-    fn line(&self, text: &[u8], place: Place, key: &mut Vec<u8>, tally: &mut Tally) -> Result<(), Skip> {
+    fn line(&self, text: &[u8], place: Place, room: &mut Room, tally: &mut Tally) -> Result<(), Skip> {
         let mut line: DecisionLine = serde_json::from_slice(text).map_err(|_error| Skip::Unreadable)?;
         if line.source == Source::Degraded {
             return Err(Skip::Undecided);
@@ -115,7 +116,7 @@ impl<'b> Replayer<'b> {
         }
         let attributes = line.take_attributes().map_err(|_error| Skip::Unreadable)?;
         let answer = match plan {
-            Some(plan) => self.answer(plan, &attributes, key),
+            Some(plan) => self.answer(plan, &attributes, room),
             None => Arc::new(Answer::denied(vec![NO_SUCH_SERVICE.to_owned()])),
         };
         let before =
@@ -144,18 +145,18 @@ impl<'b> Replayer<'b> {
         Ok(())
     }
 
-    fn answer(&self, plan: &Plan<'_>, attributes: &Attributes, key: &mut Vec<u8>) -> Arc<Answer> {
+    fn answer(&self, plan: &Plan<'_>, attributes: &Attributes, room: &mut Room) -> Arc<Answer> {
         if !plan.atoms.is_cacheable() {
             return Arc::new(self.evaluate(attributes).0);
         }
-        key::encode(attributes, plan.atoms, key);
-        if let Some(answer) = self.answers.get(key.as_slice()) {
+        let key = plan.keys.encode(attributes, room);
+        if let Some(answer) = self.answers.get(key) {
             return answer;
         }
         let (answer, failed) = self.evaluate(attributes);
         let answer = Arc::new(answer);
         if !failed {
-            self.answers.insert(key.as_slice().into(), Arc::clone(&answer));
+            self.answers.insert(key.into(), Arc::clone(&answer));
         }
         answer
     }
@@ -188,9 +189,9 @@ impl<'b> Plan<'b> {
         if !atoms.is_cacheable() {
             // Something reads what no atom stands for: it may be anything.
             reads.extend([Name::Method, Name::Path, Name::Host, Name::SourceIp]);
-            reads.extend(bundle.schemas.declared.iter().cloned());
+            reads.extend(bundle.schemas.declared.keys().cloned());
         }
-        Self { atoms, reads: reads.into_iter().collect() }
+        Self { atoms, keys: Keys::new(atoms), reads: reads.into_iter().collect() }
     }
 
     /// Whether the line holds all that the bundle reads. The caller is read by the scope of any policy.

@@ -5,10 +5,11 @@
 //! passes. The response says nothing of it, so that callers see no difference.
 
 use api::config::Enforcement;
-use model::{Attributes, Verdict};
+use model::Verdict;
 use tokio::time::Instant;
 
 use crate::applied::Applied;
+use crate::attributes::Head;
 use crate::check::{Checked, Source};
 use crate::exchange::Record;
 use crate::limits::{Balance, Outcome};
@@ -17,22 +18,21 @@ use crate::respond::Refusal;
 
 impl Proxy {
     /// Lets a request pass, with the limits that its caller is told of, or refuses it.
-    pub(crate) async fn admit(
-        &self,
-        record: &mut Record,
-        attributes: Attributes,
-    ) -> Result<Vec<Balance>, Refusal> {
+    pub(crate) async fn admit(&self, record: &mut Record, head: &Head<'_>) -> Result<Vec<Balance>, Refusal> {
         if self.current.enforcement() == Enforcement::Off {
             record.not_asked();
             return Ok(Vec::new());
         }
         let asked = Instant::now();
-        let checked = self.checker.decide(&attributes).await;
+        let checked = self.checker.decide(head, Head::to_attributes).await;
         // Read after the decision: a request that waited for it meets the mode that came meanwhile.
         let enforces = self.current.enforcement() == Enforcement::Enforce;
-        record.decided(attributes, &checked, asked, self.checker.cached(), enforces);
+        record.decided(head, &checked, asked, enforces);
+        if checked.source != Source::Hit {
+            self.observers.metrics.cached(self.checker.cached());
+        }
         let admitted = match refused(&checked) {
-            None => self.charge(record, &checked.decision.limits, enforces).await,
+            None => self.charge(record, head, &checked.decision.limits, enforces).await,
             Some(refusal) => Err(refusal),
         };
         match admitted {
@@ -49,18 +49,19 @@ impl Proxy {
     async fn charge(
         &self,
         record: &mut Record,
+        head: &Head<'_>,
         names: &[String],
         enforces: bool,
     ) -> Result<Vec<Balance>, Refusal> {
-        let Some(attributes) = record.attributes.as_ref().filter(|_| !names.is_empty()) else {
+        if names.is_empty() {
             return Ok(Vec::new());
-        };
+        }
         let mut applied = self.current.applied();
         if !applied.limits.know(names) {
             // The decision is newer than our configuration, which must be on its way.
             applied = self.current.when(|applied: &Applied| applied.limits.know(names)).await;
         }
-        let outcome = applied.limits.charge(names, attributes, self.policyd.as_ref()).await;
+        let outcome = applied.limits.charge(names, head, self.policyd.as_ref()).await;
         let metrics = &self.observers.metrics;
         match outcome {
             Outcome::Allowed(balances) => {

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adapters::Environment;
 use api::config::{self, Config, DecisionLog, Enforcement, Exposure};
+use arc_swap::ArcSwap;
 use daemon::Clock;
 use identity::Source;
-use model::{AtomSet, FailMode, Revision};
+use model::{AtomSet, FailMode, Keys, Revision};
 use tokio::sync::watch;
 
 use crate::endpoints::Service;
@@ -33,6 +35,8 @@ pub(crate) struct Applied {
     pub limits: Limits,
     /// The report rules that decisions may name.
     pub reports: Reports,
+    /// Makes the keys of requests to this proxy's own service; see [`Applied::keys`].
+    pub made_keys: OnceLock<Arc<Keys>>,
 }
 
 /// How requests to this proxy's own service are decided on.
@@ -61,11 +65,16 @@ pub(crate) enum ApplyError {
     Report(#[from] ReportError),
 }
 
-/// The configuration in use and the floor. Clones are the same.
+/// The configuration in use and the floor. Clones are the same. Reading them locks nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Current {
-    applied: Arc<watch::Sender<Arc<Applied>>>,
-    floor: Arc<watch::Sender<Revision>>,
+pub(crate) struct Current(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    applied: ArcSwap<Applied>,
+    floor: ArcSwap<Revision>,
+    /// Told after each change of the configuration.
+    changed: watch::Sender<()>,
 }
 
 /// Puts configurations to use, one after the other.
@@ -128,47 +137,66 @@ impl Applied {
             (service.name.clone(), Arc::new(made))
         };
         let services = config.services.iter().map(service).collect();
-        Ok(Self { enforced, services, limits, reports, config })
+        let made_keys = previous.keys_of(enforced.as_ref().map(|enforced| &enforced.atoms));
+        let applied = Self { enforced, services, limits, reports, config, made_keys };
+        // Now, so that no request has to wait for it.
+        applied.keys();
+        Ok(applied)
+    }
+
+    /// Makes the keys of requests to this proxy's own service.
+    pub(crate) fn keys(&self) -> &Keys {
+        self.made_keys.get_or_init(|| {
+            Arc::new(self.enforced.as_ref().map(|enforced| Keys::new(&enforced.atoms)).unwrap_or_default())
+        })
+    }
+
+    /// What makes the keys of `atoms`, if these are the atoms already.
+    fn keys_of(&self, atoms: Option<&AtomSet>) -> OnceLock<Arc<Keys>> {
+        let same = self.enforced.as_ref().map(|enforced| &enforced.atoms) == atoms;
+        if same { self.made_keys.clone() } else { OnceLock::new() }
     }
 }
 
 impl Current {
     /// Nothing is known yet.
     pub(crate) fn nothing() -> Self {
-        Self { applied: Arc::default(), floor: Arc::default() }
+        Self(Arc::default())
     }
 
     /// The configuration now.
     pub(crate) fn applied(&self) -> Arc<Applied> {
-        Arc::clone(&self.applied.borrow())
+        self.0.applied.load_full()
+    }
+
+    /// The configuration now, to be looked at for a moment: cheaper than [`Current::applied`].
+    pub(crate) fn look(&self) -> impl Deref<Target = Arc<Applied>> {
+        self.0.applied.load()
     }
 
     /// What decisions and limits do to requests now. Nothing passes before policyd has said that it may.
     pub(crate) fn enforcement(&self) -> Enforcement {
-        self.applied.borrow().enforced.as_ref().map_or(Enforcement::Enforce, |enforced| enforced.enforcement)
+        self.look().enforced.as_ref().map_or(Enforcement::Enforce, |enforced| enforced.enforcement)
     }
 
     /// The oldest revision that may still be used.
     pub(crate) fn floor(&self) -> Revision {
-        *self.floor.borrow()
+        **self.0.floor.load()
     }
 
     /// Uses `applied` from now on, whose revision is the floor.
     pub(crate) fn replace(&self, applied: Applied) {
         // The floor first: nobody may meet the new configuration together with the old floor.
         self.raise_floor(applied.config.revision);
-        self.applied.send_replace(Arc::new(applied));
+        self.0.applied.store(Arc::new(applied));
+        self.0.changed.send_replace(());
     }
 
     /// Raises the floor to `revision`. Within one life of policyd it never sinks.
     pub(crate) fn raise_floor(&self, revision: Revision) {
-        self.floor.send_if_modified(|floor| {
-            let raises = !floor.reaches(revision);
-            if raises {
-                *floor = revision;
-            }
-            raises
-        });
+        self.0
+            .floor
+            .rcu(|floor| if floor.reaches(revision) { Arc::clone(floor) } else { Arc::new(revision) });
     }
 
     /// The configuration now, or one that is `wanted` and comes within a second.
@@ -180,8 +208,9 @@ impl Current {
 
     /// Resolves once the configuration is `wanted`.
     pub(crate) async fn until(&self, wanted: impl Fn(&Applied) -> bool) {
-        let mut applied = self.applied.subscribe();
-        drop(applied.wait_for(|applied| wanted(applied)).await);
+        let mut changed = self.0.changed.subscribe();
+        // Never an error: `self` holds the sender.
+        while !wanted(&self.look()) && changed.changed().await.is_ok() {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! From an HTTP request and its connection to Attributes: what policies see.
+//! A request as policies see it, read in place: nothing is copied until somebody needs [`Attributes`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,73 +6,124 @@ use std::net::IpAddr;
 use cookie::Cookie;
 use http::{HeaderMap, Method, header};
 use jiff::Timestamp;
-use model::{Action, Attributes, Principal};
+use model::{Action, Attributes, Fact, Facts, Name, Principal};
 
-use crate::path::{self, PathError};
+use crate::path::Query;
 
-/// What is known of a request besides its headers.
+/// The head of a request in the form in which the application will get it, and what is known of its connection.
 #[derive(Debug)]
-pub(crate) struct Facts<'a> {
-    pub principal: Principal,
+pub(crate) struct Head<'a> {
+    pub principal: &'a Principal,
     pub service: &'a str,
     pub method: &'a Method,
     /// In normal form.
     pub path: &'a str,
-    /// As sent.
-    pub query: &'a str,
+    pub query: Query<'a>,
     /// In lower case, without port.
     pub host: &'a str,
+    pub headers: &'a HeaderMap,
+    /// In its canonical form: one address has one.
     pub source_ip: IpAddr,
     pub tls: bool,
     pub time: Timestamp,
 }
 
-/// The attributes of a request with `headers`, which are those the application will get.
-pub(crate) fn of(facts: Facts<'_>, headers: &HeaderMap) -> Result<Attributes, PathError> {
-    Ok(Attributes {
-        principal: facts.principal,
-        action: Action::Http,
-        resource: facts.service.to_owned(),
-        method: facts.method.to_string(),
-        path: facts.path.to_owned(),
-        host: facts.host.to_owned(),
-        headers: headers.keys().map(|name| (name.to_string(), joined(headers, name))).collect(),
-        query: path::query_parameters(facts.query)?,
-        cookies: cookies(headers),
-        claims: BTreeMap::new(),
-        operation: None,
-        source_ip: facts.source_ip.to_canonical(),
-        tls: facts.tls,
-        time: facts.time,
-    })
-}
-
-/// Cookies by name (RFC 6265 4.2.1), as sent; several values of one name are joined by `; `.
-///
-/// A piece that is no cookie is left out, as servers do.
-fn cookies(headers: &HeaderMap) -> BTreeMap<String, String> {
-    let mut cookies = BTreeMap::<String, String>::new();
-    let sent =
-        headers.get_all(header::COOKIE).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-    for line in sent {
-        for cookie in Cookie::split_parse(line.as_ref()).flatten() {
-            let value = cookie.value();
-            cookies
-                .entry(cookie.name().to_owned())
-                .and_modify(|values| {
-                    values.push_str("; ");
-                    values.push_str(value);
-                })
-                .or_insert_with(|| value.to_owned());
+impl Head<'_> {
+    /// All that policies may ever ask for.
+    pub(crate) fn to_attributes(&self) -> Attributes {
+        let mut headers = BTreeMap::new();
+        for name in self.headers.keys() {
+            let mut room = String::new();
+            if let Some(value) = join(self.header(name.as_str()), ", ", &mut room) {
+                headers.insert(name.to_string(), value.to_owned());
+            }
+        }
+        let mut cookies = BTreeMap::new();
+        for (name, _) in self.cookies() {
+            let mut room = String::new();
+            if let Some(value) = join(self.cookie(name), "; ", &mut room) {
+                cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        Attributes {
+            principal: self.principal.clone(),
+            action: self.action(),
+            resource: self.service.to_owned(),
+            method: self.method.to_string(),
+            path: self.path.to_owned(),
+            host: self.host.to_owned(),
+            headers,
+            query: self.query.parameters(),
+            cookies,
+            claims: BTreeMap::new(),
+            operation: None,
+            source_ip: self.source_ip,
+            tls: self.tls,
+            time: self.time,
         }
     }
-    cookies
+
+    fn header<'n>(&self, name: &'n str) -> impl Iterator<Item = &str> + use<'_, 'n> {
+        // Heads with bytes that are no UTF-8 were refused: see `framing`.
+        self.headers.get_all(name).into_iter().filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+    }
+
+    /// Cookies (RFC 6265 4.2.1), as sent. A piece that is no cookie is left out, as servers do.
+    fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
+        let cookies =
+            self.header(header::COOKIE.as_str()).flat_map(|line| Cookie::split_parse(line).flatten());
+        cookies.filter_map(|cookie| Some((cookie.name_raw()?, cookie.value_raw()?)))
+    }
+
+    fn cookie<'n>(&self, name: &'n str) -> impl Iterator<Item = &str> + use<'_, 'n> {
+        self.cookies().filter(move |(sent, _)| *sent == name).map(|(_, value)| value)
+    }
 }
 
-fn joined(headers: &HeaderMap, name: &http::HeaderName) -> String {
-    // Heads with other bytes were refused: see `framing`.
-    let values = headers.get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-    values.collect::<Vec<_>>().join(", ")
+impl Facts for Head<'_> {
+    fn principal(&self) -> &Principal {
+        self.principal
+    }
+
+    fn action(&self) -> Action {
+        Action::Http
+    }
+
+    fn resource(&self) -> &str {
+        self.service
+    }
+
+    fn fact<'f>(&'f self, name: &Name, room: &'f mut String) -> Option<Fact<'f>> {
+        Some(match name {
+            Name::Method => Fact::Text(self.method.as_str()),
+            Name::Path => Fact::Text(self.path),
+            Name::Host => Fact::Text(self.host),
+            Name::Header(header) => Fact::Text(join(self.header(header), ", ", room)?),
+            Name::Query(parameter) => Fact::Text(self.query.parameter(parameter, room)?),
+            Name::Cookie(cookie) => Fact::Text(join(self.cookie(cookie), "; ", room)?),
+            Name::Claim(_) | Name::Operation => return None,
+            Name::SourceIp => Fact::Ip(self.source_ip),
+            Name::Tls => Fact::Bool(self.tls),
+            Name::Time => Fact::Time(self.time.as_millisecond()),
+        })
+    }
+}
+
+/// Several values as one: in place if it is only one, else joined in `room`.
+fn join<'f>(
+    mut values: impl Iterator<Item = &'f str>,
+    separator: &str,
+    room: &'f mut String,
+) -> Option<&'f str> {
+    let first = values.next()?;
+    let Some(second) = values.next() else { return Some(first) };
+    room.clear();
+    room.push_str(first);
+    for value in std::iter::once(second).chain(values) {
+        room.push_str(separator);
+        room.push_str(value);
+    }
+    Some(room)
 }
 
 #[cfg(test)]
@@ -86,27 +137,34 @@ mod tests {
         headers.append("x-user", http::HeaderValue::from_bytes("zoë".as_bytes()).unwrap());
         headers.append("cookie", "a=1; b=\"2\"; c=; neither".parse().unwrap());
         headers.append("cookie", "a=3".parse().unwrap());
-        let facts = |query| Facts {
-            principal: Principal::Unauthenticated,
+        let head = Head {
+            principal: &Principal::Unauthenticated,
             service: "reviews",
             method: &Method::GET,
             path: "/a",
-            query,
+            query: Query::new("a=1&b=%20&a=2").unwrap(),
             host: "reviews",
-            source_ip: "::ffff:10.0.0.1".parse().unwrap(),
+            headers: &headers,
+            source_ip: "10.0.0.1".parse().unwrap(),
             tls: true,
             time: Timestamp::UNIX_EPOCH,
         };
-        let attributes = of(facts("a=1&b=%20&a=2"), &headers).unwrap();
+        let attributes = head.to_attributes();
+        let named = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
         assert_eq!(attributes.headers.get("x-user").unwrap(), "jason, zoë");
-        assert_eq!(attributes.query.get("a").unwrap(), "1,2");
-        assert_eq!(attributes.query.get("b").unwrap(), " ");
-        let cookies = [("a", "1; 3"), ("b", "\"2\""), ("c", "")];
-        assert_eq!(
-            attributes.cookies,
-            cookies.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
-        );
-        assert_eq!(attributes.source_ip.to_string(), "10.0.0.1", "one address has one form");
-        assert_eq!(of(facts("a=%zz"), &headers), Err(PathError::Percent));
+        assert_eq!(attributes.query, named(&[("a", "1,2"), ("b", " ")]));
+        assert_eq!(attributes.cookies, named(&[("a", "1; 3"), ("b", "\"2\""), ("c", "")]));
+        let names =
+            [Name::Method, Name::Path, Name::Host, Name::SourceIp, Name::Tls, Name::Time, Name::Operation]
+                .into_iter()
+                .chain(["x-user", "cookie", "none"].map(|name| Name::Header(name.into())))
+                .chain(["a", "b", "c", "none"].map(|name| Name::Cookie(name.into())))
+                .chain(["a", "b", "none"].map(|name| Name::Query(name.into())));
+        for name in names {
+            let mut room = "left over".to_owned();
+            assert_eq!(head.fact(&name, &mut room), attributes.fact(&name), "{name:?}");
+        }
     }
 }

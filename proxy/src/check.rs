@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use daemon::Clock;
 pub(crate) use model::decision::Source;
-use model::{Attributes, Decision, FailMode, Revision, Verdict, key};
+use model::{Attributes, Decision, Facts, FailMode, Revision, Room, Verdict};
 use tokio::sync::watch;
 
-use crate::applied::{Current, Enforced};
+use crate::applied::{Applied, Current};
 use crate::decision_cache::{DecisionCache, ENTRIES_MAX};
 use crate::policy_client::{Policyd, Unavailable};
 
@@ -55,7 +55,16 @@ struct Shared {
 
 /// What callers that may share an answer have in common. The revision is part of it because the same bytes
 /// mean something else under another atom set.
-type Question = (Revision, Box<[u8]>);
+pub(crate) type Question = (Revision, Box<[u8]>);
+
+/// Why a request's decision is not in the cache.
+#[derive(Debug)]
+pub(crate) enum Missing {
+    /// There are no policies yet.
+    Policies,
+    /// It has to be asked for: the fail mode if that fails, and what others may ask too.
+    Decision(FailMode, Option<Question>),
+}
 
 #[derive(Clone, Debug)]
 struct Answer {
@@ -76,27 +85,35 @@ impl Checker {
         self.shared.cache.len()
     }
 
-    /// Decides on one request.
-    pub(crate) async fn decide(&self, attributes: &Attributes) -> Checked {
-        let applied = self.shared.current.applied();
-        let Some(enforced) = &applied.enforced else {
-            return degraded(FailMode::Closed, "policyd has not sent this service's policies yet");
-        };
-        if !enforced.atoms.is_cacheable() {
-            // No key says all that such a decision depends on, so nobody else's answer will do.
-            return self.ask(enforced, None, attributes).await;
-        }
-        let looked_up = with_key(attributes, enforced, |key| {
-            self.shared.lookup(key, applied.config.revision).ok_or_else(|| Box::from(key))
-        });
-        match looked_up {
+    /// Decides on one request. If it has to be asked about, all its facts are needed: these are `whole`.
+    pub(crate) async fn decide<F: Facts>(&self, facts: &F, whole: impl FnOnce(&F) -> Attributes) -> Checked {
+        match self.look_up(facts) {
             Ok(decision) => Checked { decision, source: Source::Hit },
-            Err(key) => self.ask(enforced, Some((applied.config.revision, key)), attributes).await,
+            Err(Missing::Policies) => {
+                degraded(FailMode::Closed, "policyd has not sent this service's policies yet")
+            }
+            Err(Missing::Decision(fail_mode, question)) => self.ask(fail_mode, question, &whole(facts)).await,
         }
     }
 
+    /// The decision on a request, if it is cached. Allocates nothing and locks nothing that threads share, unless
+    /// this thread asks for the first time.
+    pub(crate) fn look_up(&self, facts: &impl Facts) -> Result<Arc<Decision>, Missing> {
+        let applied = self.shared.current.look();
+        let enforced = applied.enforced.as_ref().ok_or(Missing::Policies)?;
+        if !enforced.atoms.is_cacheable() {
+            // No key says all that such a decision depends on, so nobody else's answer will do.
+            return Err(Missing::Decision(enforced.fail_mode, None));
+        }
+        let revision = applied.config.revision;
+        with_key(facts, &applied, |key| {
+            let found = self.shared.lookup(key, revision);
+            found.ok_or_else(|| Missing::Decision(enforced.fail_mode, Some((revision, Box::from(key)))))
+        })
+    }
+
     /// Asks policyd; alone without a question to share.
-    async fn ask(&self, enforced: &Enforced, question: Option<Question>, attributes: &Attributes) -> Checked {
+    async fn ask(&self, fail_mode: FailMode, question: Option<Question>, attributes: &Attributes) -> Checked {
         for _ in 0..QUESTIONS_MAX {
             let answer = match &question {
                 Some(question) => self.shared.fly(question, attributes).await,
@@ -107,10 +124,10 @@ impl Checker {
                     return Checked { decision, source: Source::Miss };
                 }
                 Ok(_older_than_the_floor) => {}
-                Err(Unavailable(why)) => return degraded(enforced.fail_mode, &why),
+                Err(Unavailable(why)) => return degraded(fail_mode, &why),
             }
         }
-        degraded(enforced.fail_mode, "policyd's answers are older than its latest policies")
+        degraded(fail_mode, "policyd's answers are older than its latest policies")
     }
 }
 
@@ -215,14 +232,11 @@ fn degraded(fail_mode: FailMode, why: &str) -> Checked {
 }
 
 /// Runs `then` on the request's key, in a buffer that each thread keeps.
-fn with_key<T>(attributes: &Attributes, enforced: &Enforced, then: impl FnOnce(&[u8]) -> T) -> T {
+fn with_key<T>(facts: &impl Facts, applied: &Applied, then: impl FnOnce(&[u8]) -> T) -> T {
     thread_local! {
-        static KEY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        static ROOM: RefCell<Room> = RefCell::default();
     }
-    KEY.with_borrow_mut(|key| {
-        key::encode(attributes, &enforced.atoms, key);
-        then(key)
-    })
+    ROOM.with_borrow_mut(|room| then(applied.keys().encode(facts, room)))
 }
 
 #[cfg(test)]

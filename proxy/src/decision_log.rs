@@ -33,10 +33,10 @@ pub struct Destination {
 pub(crate) struct DecisionLog(Option<Arc<Open>>);
 
 /// One decision, as the log takes it.
-#[derive(Debug)]
 pub(crate) struct Entry<'a> {
     pub request_id: &'a str,
-    pub attributes: &'a Attributes,
+    /// Makes all facts of the request: called only for a decision that is logged.
+    pub whole: &'a dyn Fn() -> Attributes,
     pub checked: &'a Checked,
     /// False where the service only observes.
     pub enforced: bool,
@@ -102,7 +102,8 @@ impl Open {
     }
 
     fn line(&self, settings: &Settings, entry: &Entry<'_>) -> DecisionLine {
-        let Entry { request_id, attributes, checked, enforced } = *entry;
+        let Entry { request_id, whole, checked, enforced } = *entry;
+        let attributes = whole();
         let decision = checked.decision.as_ref();
         let caller = attributes.principal.as_str().to_owned();
         DecisionLine {
@@ -123,7 +124,7 @@ impl Open {
             rules: decision.rules.clone(),
             revision: decision.revision.to_string(),
             shadows: decision.shadows.clone(),
-            input: self.inputs(settings, attributes),
+            input: self.inputs(settings, &attributes),
         }
     }
 
@@ -212,7 +213,8 @@ mod tests {
 
     fn logged(open: &Open, settings: &Settings) -> serde_json::Value {
         let (attributes, checked) = (attributes(), checked(Source::Miss));
-        let entry = Entry { request_id: "id", attributes: &attributes, checked: &checked, enforced: true };
+        let whole = || attributes.clone();
+        let entry = Entry { request_id: "id", whole: &whole, checked: &checked, enforced: true };
         serde_json::to_value(open.line(settings, &entry)).unwrap()
     }
 

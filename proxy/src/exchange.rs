@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Line};
 use crate::applied::Current;
+use crate::attributes::Head;
 use crate::check::Checked;
 use crate::decision_log::{DecisionLog, Entry};
 use crate::endpoints::Endpoint;
@@ -89,8 +90,8 @@ pub(crate) struct Record {
     pub service: String,
     pub method: String,
     pub path: String,
-    /// For requests that are decided on.
-    pub attributes: Option<Attributes>,
+    /// For requests that are reported: what rules read.
+    attributes: Option<Attributes>,
     checked: Option<Checked>,
     decision_time: Option<Duration>,
     /// Whether it is over a limit.
@@ -136,29 +137,28 @@ impl Record {
         }
     }
 
-    /// A decision was had on `attributes`; `asked` is when it was asked for.
+    /// A decision was had on the request with this `head`; `asked` is when it was asked for.
     /// A deny only counts as one if the service `enforces` it.
-    pub(crate) fn decided(
-        &mut self,
-        attributes: Attributes,
-        checked: &Checked,
-        asked: Instant,
-        cached: usize,
-        enforces: bool,
-    ) {
+    pub(crate) fn decided(&mut self, head: &Head<'_>, checked: &Checked, asked: Instant, enforces: bool) {
+        // Once the response has ended, the head is gone.
+        self.attributes = (!checked.decision.rules.is_empty()).then(|| head.to_attributes());
         self.decision_time = Some(asked.elapsed());
-        let applied = self.observers.current.applied();
+        let applied = self.observers.current.look();
         self.observers.decision_log.log(
             applied.enforced.as_ref().and_then(|enforced| enforced.decision_log.as_ref()),
-            &Entry { request_id: &self.ids.request_id, attributes: &attributes, checked, enforced: enforces },
+            &Entry {
+                request_id: &self.ids.request_id,
+                whole: &|| head.to_attributes(),
+                checked,
+                enforced: enforces,
+            },
         );
-        self.attributes = Some(attributes);
         self.checked = Some(checked.clone());
         let verdict = match checked.decision.verdict {
             Verdict::Deny if !enforces => WOULD_DENY,
             verdict => verdict.as_str(),
         };
-        self.observers.metrics.decided(verdict, checked.source, cached);
+        self.observers.metrics.decided(verdict, checked.source);
         self.observers.metrics.shadowed(&self.service, &checked.decision);
     }
 

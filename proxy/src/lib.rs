@@ -29,6 +29,8 @@ mod admission;
 pub mod app;
 mod applied;
 mod attributes;
+#[doc(hidden)]
+pub mod bench;
 mod body;
 mod check;
 mod chunks;

@@ -12,7 +12,7 @@ use governor::clock::Clock as GovernorClock;
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use model::{Attributes, FailMode, Limit, Operand, Scope, Value};
+use model::{Facts, FailMode, Limit, Operand, Scope, Value};
 use tokio::time::Instant;
 
 use crate::policy_client::{Charge, Policyd, Taken};
@@ -99,7 +99,7 @@ impl Limits {
     pub(crate) async fn charge(
         &self,
         names: &[String],
-        attributes: &Attributes,
+        facts: &impl Facts,
         policyd: &dyn Policyd,
     ) -> Outcome {
         let mut balances = Vec::new();
@@ -111,7 +111,7 @@ impl Limits {
                     why: "policyd has not sent it yet".to_owned(),
                 };
             };
-            let key = key(&counted.limit.key, attributes);
+            let key = key(&counted.limit.key, facts);
             match &counted.keys {
                 Some(keys) => match charge_local(&counted.limit, keys, &key) {
                     Ok(balance) => balances.push(balance),
@@ -120,7 +120,7 @@ impl Limits {
                 None => mesh.push((&counted.limit, key)),
             }
         }
-        match charge_mesh(mesh, &attributes.resource, policyd).await {
+        match charge_mesh(mesh, facts.resource(), policyd).await {
             Outcome::Allowed(of_mesh) => {
                 balances.extend(of_mesh);
                 balances.sort_by_key(|balance| balance.remaining);
@@ -189,10 +189,10 @@ fn outcome(charged: &[(&Arc<Limit>, String)], taken: Taken) -> Outcome {
 
 /// The text that tells callers apart. Typed and length-prefixed: no two different lists of values share one,
 /// and a missing value is not an empty one.
-fn key(operands: &[Operand], attributes: &Attributes) -> String {
+fn key(operands: &[Operand], facts: &impl Facts) -> String {
     let mut key = String::new();
     for operand in operands {
-        match operand.read(attributes, None) {
+        match operand.read(facts, None) {
             None => key.push('-'),
             Some(value) => {
                 let text = value.to_string();
@@ -201,7 +201,11 @@ fn key(operands: &[Operand], attributes: &Attributes) -> String {
                     Value::Long(_) => 'l',
                     Value::Text(_) => 's',
                     Value::Ip(_) => 'i',
+                    Value::Range(_) => 'r',
                     Value::Time(_) => 't',
+                    Value::Duration(_) => 'd',
+                    Value::Decimal(_) => 'n',
+                    Value::Texts(_) => 'e',
                 };
                 key.push(tag);
                 key.push_str(&text.len().to_string());

@@ -159,8 +159,12 @@ impl Metrics {
     }
 
     /// A decision was enforced, or only observed; the cache has `cached` entries.
-    pub(crate) fn decided(&self, verdict: &'static str, source: Source, cached: usize) {
+    pub(crate) fn decided(&self, verdict: &'static str, source: Source) {
         self.decisions.get_or_create(&DecisionLabels { verdict, source: source.as_str() }).inc();
+    }
+
+    /// So many decisions are cached.
+    pub(crate) fn cached(&self, cached: usize) {
         self.cache_entries.set(i64::try_from(cached).unwrap_or(i64::MAX));
     }
 

@@ -40,22 +40,70 @@ pub(crate) fn normalise(path: &str) -> Result<String, PathError> {
     Ok(remove_dot_segments(segments))
 }
 
-/// The parameters of `query`, decoded as forms are; the values of a repeated name are joined by `,`.
-pub(crate) fn query_parameters(query: &str) -> Result<BTreeMap<String, String>, PathError> {
-    check_percents(query)?;
-    let mut parameters = BTreeMap::<String, String>::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (form_decode(name)?, form_decode(value)?);
-        parameters
-            .entry(name)
-            .and_modify(|values| {
-                values.push(',');
-                values.push_str(&value);
-            })
-            .or_insert(value);
+/// The query of a request target, which was found to have one reading.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    /// A query as sent, without its `?`.
+    pub(crate) fn new(query: &'a str) -> Result<Self, PathError> {
+        check_percents(query)?;
+        // What stands between names and values is ASCII, so the whole is UTF-8 if each of them is.
+        if query.contains('%') {
+            form_decode(query, |_| ())?;
+        }
+        Ok(Self(query))
     }
-    Ok(parameters)
+
+    /// The value of the parameter called `name`; the values of a repeated name are joined by `,`.
+    ///
+    /// Read in place where it can be, else put into `room`.
+    pub(crate) fn parameter<'f>(&'f self, name: &str, room: &'f mut String) -> Option<&'f str> {
+        let is_called = |(sent, _): &(&str, &str)| {
+            let mut rest = Some(name);
+            let _valid = form_decode(sent, |text| rest = rest.and_then(|rest| rest.strip_prefix(text)));
+            rest == Some("")
+        };
+        let mut values = self.pairs().filter(is_called).map(|(_, value)| value);
+        let (first, second) = (values.next()?, values.next());
+        if second.is_none() && !first.contains(['%', '+']) {
+            return Some(first);
+        }
+        room.clear();
+        for value in [Some(first), second].into_iter().flatten().chain(values) {
+            if value.as_ptr() != first.as_ptr() {
+                room.push(',');
+            }
+            let _valid = form_decode(value, |text| room.push_str(text));
+        }
+        Some(room)
+    }
+
+    /// All parameters, decoded as forms are; the values of a repeated name are joined by `,`.
+    pub(crate) fn parameters(&self) -> BTreeMap<String, String> {
+        let decoded = |text| {
+            let mut decoded = String::new();
+            let _valid = form_decode(text, |text| decoded.push_str(text));
+            decoded
+        };
+        let mut parameters = BTreeMap::<String, String>::new();
+        for (name, value) in self.pairs() {
+            let value = decoded(value);
+            parameters
+                .entry(decoded(name))
+                .and_modify(|values| {
+                    values.push(',');
+                    values.push_str(&value);
+                })
+                .or_insert(value);
+        }
+        parameters
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let pairs = self.0.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    }
 }
 
 fn decode_unreserved(path: &str) -> Result<String, PathError> {
@@ -117,12 +165,40 @@ fn percent_byte(rest: &mut std::str::Bytes<'_>) -> Result<u8, PathError> {
     u8::try_from(high * 16 + low).map_err(|_error| PathError::Percent)
 }
 
-fn form_decode(text: &str) -> Result<String, PathError> {
-    let spaced = text.replace('+', " ");
-    match percent_decode_str(&spaced).decode_utf8() {
-        Ok(decoded) => Ok(decoded.into_owned()),
-        Err(_) => Err(PathError::QueryText),
+/// Decodes percent-encodings and `+`, piece by piece.
+fn form_decode(text: &str, mut each: impl FnMut(&str)) -> Result<(), PathError> {
+    // The bytes of a character so far.
+    let (mut bytes, mut length) = ([0; 4], 0_usize);
+    let mut pieces = text.split('+');
+    while let Some(piece) = pieces.next() {
+        if !piece.contains('%') {
+            each(piece);
+        } else {
+            for byte in percent_decode_str(piece) {
+                if let Some(next) = bytes.get_mut(length) {
+                    *next = byte;
+                }
+                length = length.saturating_add(1);
+                let character = bytes.get(..length).ok_or(PathError::QueryText)?;
+                match std::str::from_utf8(character) {
+                    Ok(character) => {
+                        each(character);
+                        length = 0;
+                    }
+                    // Only its end is missing.
+                    Err(error) if error.error_len().is_none() => {}
+                    Err(_) => return Err(PathError::QueryText),
+                }
+            }
+        }
+        if length != 0 {
+            return Err(PathError::QueryText);
+        }
+        if pieces.clone().next().is_some() {
+            each(" ");
+        }
     }
+    Ok(())
 }
 
 const fn is_unreserved(c: char) -> bool {
@@ -187,6 +263,9 @@ mod tests {
             ("a", Ok(&[("a", "")])),
             ("a=b=c", Ok(&[("a", "b=c")])),
             ("%61=x+y%2B", Ok(&[("a", "x y+")])),
+            ("a=+%c3%a9+&a=&b=%F0%9F%98%80+", Ok(&[("a", " é ,"), ("b", "😀 ")])),
+            ("a=%c3+%a9", Err(PathError::QueryText)),
+            ("a=%c3&b=%a9", Err(PathError::QueryText)),
             ("a=%ff", Err(PathError::QueryText)),
             ("a=%f", Err(PathError::Percent)),
             ("a=é", Err(PathError::Character)),
@@ -195,7 +274,13 @@ mod tests {
             let expected = expected.map(|pairs| {
                 pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
             });
-            assert_eq!(query_parameters(query), expected, "{query}");
+            let found = Query::new(query);
+            assert_eq!(found.map(|query| query.parameters()), expected, "{query}");
+            for (name, value) in expected.into_iter().flatten() {
+                let query = Query::new(query).unwrap();
+                assert_eq!(query.parameter(&name, &mut "left over".to_owned()), Some(value.as_str()));
+                assert_eq!(query.parameter(&format!("{name}x"), &mut String::new()), None);
+            }
         }
     }
 
@@ -215,7 +300,12 @@ mod tests {
             if let Ok(once) = normalise(&path) {
                 prop_assert_eq!(normalise(&once), Ok(once.clone()));
             }
-            drop(query_parameters(&query));
+            if let Ok(query) = Query::new(&query) {
+                for (name, value) in query.parameters() {
+                    let mut room = String::new();
+                    prop_assert_eq!(query.parameter(&name, &mut room), Some(value.as_str()));
+                }
+            }
         }
     }
 }

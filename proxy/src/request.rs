@@ -15,14 +15,14 @@ use model::Principal;
 
 use crate::admission;
 use crate::applied::Current;
-use crate::attributes::{self, Facts};
+use crate::attributes::Head;
 use crate::body::{self, Body};
 use crate::check::Checker;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
 use crate::framing::{self, Malformed};
 use crate::headers;
-use crate::path;
+use crate::path::{self, Query};
 use crate::policy_client::Policyd;
 use crate::respond::{self, Refusal};
 use crate::upstream;
@@ -117,19 +117,20 @@ impl Proxy {
     ) -> Result<Response<Body>, Refusal> {
         record.service.clone_from(&self.service);
         self.introduce(connection, &mut prepared.request);
-        let facts = Facts {
-            principal: record.principal.clone(),
+        let principal = record.principal.clone();
+        let head = Head {
+            principal: &principal,
             service: &self.service,
             method: prepared.request.method(),
             path: &prepared.path,
-            query: &prepared.query,
+            query: Query::new(&prepared.query)?,
             host: &prepared.host,
-            source_ip: connection.address,
+            headers: prepared.request.headers(),
+            source_ip: connection.address.to_canonical(),
             tls: connection.peer.is_some(),
             time: record.arrived,
         };
-        let attributes = attributes::of(facts, prepared.request.headers())?;
-        let balances = self.admit(record, attributes).await?;
+        let balances = self.admit(record, &head).await?;
         let timeout = self.current.applied().services.get(&self.service).map(|service| service.timeout);
         let timeout = timeout.unwrap_or(self.application.timeout);
         let mut response = self.forward(record, &self.application, timeout, prepared.request).await?;

@@ -92,7 +92,7 @@ fn line(bundle: &Bundle, attributes: &Attributes) -> Result<DecisionLine> {
         tls: attributes.tls,
         ..Inputs::default()
     };
-    for (record, field) in bundle.schemas.declared.iter().filter_map(model::Name::field) {
+    for (record, field) in bundle.schemas.declared.keys().filter_map(model::Name::field) {
         input.record_mut(record).insert(field.to_owned(), None);
     }
     Ok(DecisionLine {

@@ -262,7 +262,10 @@ pub struct AtomSet {
 pub struct Atom {
     #[prost(message, optional, tag = "1")]
     pub name: ::core::option::Option<Name>,
-    #[prost(oneof = "atom::Test", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    /// what is done to the fact before it is tested
+    #[prost(message, repeated, tag = "11")]
+    pub steps: ::prost::alloc::vec::Vec<Step>,
+    #[prost(oneof = "atom::Test", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub test: ::core::option::Option<atom::Test>,
 }
 /// Nested message and enum types in `Atom`.
@@ -286,6 +289,44 @@ pub mod atom {
         /// CIDR
         #[prost(string, tag = "9")]
         InRange(::prost::alloc::string::String),
+        #[prost(message, tag = "10")]
+        Contains(super::Value),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Step {
+    #[prost(oneof = "step::Step", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub step: ::core::option::Option<step::Step>,
+}
+/// Nested message and enum types in `Step`.
+pub mod step {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Step {
+        /// a text that can't be read as this type counts as not sent
+        #[prost(enumeration = "super::Kind", tag = "1")]
+        Read(i32),
+        #[prost(message, tag = "2")]
+        ToDate(super::Empty),
+        #[prost(message, tag = "3")]
+        ToTime(super::Empty),
+        #[prost(int64, tag = "4")]
+        OffsetMs(i64),
+        /// fact.durationSince(this)
+        #[prost(int64, tag = "5")]
+        SinceMs(i64),
+        /// this.durationSince(fact)
+        #[prost(int64, tag = "6")]
+        UntilMs(i64),
+        #[prost(message, tag = "7")]
+        ToMilliseconds(super::Empty),
+        #[prost(message, tag = "8")]
+        ToSeconds(super::Empty),
+        #[prost(message, tag = "9")]
+        ToMinutes(super::Empty),
+        #[prost(message, tag = "10")]
+        ToHours(super::Empty),
+        #[prost(message, tag = "11")]
+        ToDays(super::Empty),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -325,7 +366,7 @@ pub mod name {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Value {
-    #[prost(oneof = "value::Value", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "value::Value", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub value: ::core::option::Option<value::Value>,
 }
 /// Nested message and enum types in `Value`.
@@ -342,7 +383,22 @@ pub mod value {
         Ip(::prost::alloc::string::String),
         #[prost(int64, tag = "5")]
         TimeMs(i64),
+        /// CIDR, of more than one address
+        #[prost(string, tag = "6")]
+        Range(::prost::alloc::string::String),
+        #[prost(int64, tag = "7")]
+        DurationMs(i64),
+        /// in ten-thousandths
+        #[prost(int64, tag = "8")]
+        Decimal(i64),
+        #[prost(message, tag = "9")]
+        Texts(super::Texts),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Texts {
+    #[prost(string, repeated, tag = "1")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Values {
@@ -547,6 +603,54 @@ impl Enforcement {
             "ENFORCEMENT_ENFORCE" => Some(Self::Enforce),
             "ENFORCEMENT_OBSERVE" => Some(Self::Observe),
             "ENFORCEMENT_OFF" => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
+/// A type that a text is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Kind {
+    Unspecified = 0,
+    Text = 1,
+    Bool = 2,
+    Long = 3,
+    Decimal = 4,
+    Time = 5,
+    Duration = 6,
+    Ip = 7,
+    Texts = 8,
+}
+impl Kind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KIND_UNSPECIFIED",
+            Self::Text => "KIND_TEXT",
+            Self::Bool => "KIND_BOOL",
+            Self::Long => "KIND_LONG",
+            Self::Decimal => "KIND_DECIMAL",
+            Self::Time => "KIND_TIME",
+            Self::Duration => "KIND_DURATION",
+            Self::Ip => "KIND_IP",
+            Self::Texts => "KIND_TEXTS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "KIND_TEXT" => Some(Self::Text),
+            "KIND_BOOL" => Some(Self::Bool),
+            "KIND_LONG" => Some(Self::Long),
+            "KIND_DECIMAL" => Some(Self::Decimal),
+            "KIND_TIME" => Some(Self::Time),
+            "KIND_DURATION" => Some(Self::Duration),
+            "KIND_IP" => Some(Self::Ip),
+            "KIND_TEXTS" => Some(Self::Texts),
             _ => None,
         }
     }

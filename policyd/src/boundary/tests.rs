@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use expect_test::expect;
+use model::{Keys, Room};
 use proptest::prelude::*;
 
 use super::*;
@@ -146,7 +147,7 @@ fn what_can_not_be_listed_whole_is_told() {
     for condition in [
         "context.host == principal.namespace",
         "context.headers == context.headers",
-        "context.source_ip.isLoopback()",
+        r#"context.time.toTime() < duration("8h")"#,
     ] {
         let bundle = policy(condition);
         let requests = Boundaries::new(&[&bundle]).of("orders").requests();
@@ -221,11 +222,8 @@ proptest! {
         let bundle = load(&policies.collect::<String>());
         let atoms = &bundle.atoms["orders"];
         let requests = Boundaries::new(&[&bundle]).of("orders").requests_from(&[Principal::Unauthenticated]);
-        let key = |request: &Attributes| {
-            let mut key = Vec::new();
-            model::key::encode(request, atoms, &mut key);
-            key
-        };
+        let keys = Keys::new(atoms);
+        let key = |request: &Attributes| keys.encode(request, &mut Room::default()).to_vec();
         let kinds: HashSet<Vec<u8>> = requests.requests.iter().map(key).collect();
         if requests.exhaustive {
             for request in &sent {

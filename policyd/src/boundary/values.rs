@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use model::atom::Outcome;
 use model::{Attributes, Name, Record, Test, Value};
 
 use super::texts::{self, Element, Grammar};
@@ -46,6 +47,18 @@ pub(super) fn of(name: Name, tests: &[&Test], patterns: &[Vec<Element>], seeds: 
     let values =
         absent.into_iter().chain(found.into_iter().map(Some)).filter(|value| met.insert(value.clone()));
     Values { values: values.collect(), name, complete }
+}
+
+impl Values {
+    /// Adds values that some of its tests tell apart, which leaves it open what all of them do.
+    pub(super) fn add(&mut self, more: Vec<Value>) {
+        self.complete = false;
+        for value in more.into_iter().map(Some) {
+            if !self.values.contains(&value) {
+                self.values.push(value);
+            }
+        }
+    }
 }
 
 /// Gives a request this value of a fact. A value of another type than the fact's changes nothing.
@@ -181,8 +194,8 @@ fn times(tests: &[&Test], by_value: bool) -> Vec<Value> {
 /// The first value of each kind: of each way in which `tests` come out.
 fn kinds(values: impl Iterator<Item = Value>, tests: &[&Test]) -> Vec<Value> {
     let mut met = HashSet::new();
-    let kind = |value: &Value| -> (Vec<u8>, Option<Value>) {
-        let outcomes = tests.iter().map(|test| test.on(Some(value.as_fact())) as u8).collect();
+    let kind = |value: &Value| -> (Vec<Outcome>, Option<Value>) {
+        let outcomes = tests.iter().map(|test| test.on(Ok(value.as_fact()))).collect();
         let by_value = tests.iter().any(|test| matches!(test, Test::Value));
         (outcomes, by_value.then(|| value.clone()))
     };

@@ -8,7 +8,7 @@ use daemon::finding::Findings;
 
 use super::cedar_text::Place;
 use super::validation;
-use crate::atoms::Derived;
+use crate::atoms::{Derived, meaning};
 
 /// A set of conditions, and where each one stands in the bundle.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl<'a> Conditions<'a> {
             let mut derived = Derived::default();
             // From the syntax tree that there is: `Policy::to_pst` would parse the policy's text again.
             match pst::Template::try_from(policy.as_ref().template().clone()) {
-                Ok(tree) => derived.policy(&tree),
+                Ok(tree) => derived.policy(&tree, &meaning),
                 // One that can't be shown as such a tree may read anything.
                 Err(_) => derived.reads_everything = true,
             }

@@ -5,7 +5,7 @@ use cedar_policy::pst::{self, BinaryOp, Clause, Expr, Var};
 use cedar_policy::{Expression, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use daemon::finding::Findings;
 use model::operand::ResponseName;
-use model::{Name, Operand};
+use model::{Name, Operand, Value};
 
 use super::cedar_text::Place;
 use crate::atoms::{context_path, literal};
@@ -134,7 +134,9 @@ pub fn check_input(
 /// The operand that an expression is, if it is an attribute or a literal.
 pub fn operand(expr: &Expr) -> Option<Operand> {
     if let Some(value) = literal(expr) {
-        return Some(Operand::Literal(value));
+        let is_simple =
+            matches!(value, Value::Bool(_) | Value::Long(_) | Value::Text(_) | Value::Ip(_) | Value::Time(_));
+        return is_simple.then_some(Operand::Literal(value));
     }
     if let Some(path) = context_path(expr) {
         return match path.as_slice() {

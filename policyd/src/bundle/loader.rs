@@ -17,6 +17,7 @@ use super::conditions::Conditions;
 use super::limits::ServiceLimit;
 use super::links::Links;
 use super::policies::Policies;
+use super::schema::Types;
 use super::scoped_atoms::ScopedAtoms;
 use super::{Bundle, Files, Mesh, Schemas, decision_log, entities, limits, mesh, rules, schema};
 use crate::atoms::Derived;
@@ -55,9 +56,10 @@ impl Loader {
         // A template that nothing links reads nothing, but its names have to be declared for the validator.
         let unlinked = policies.templates().flat_map(|template| &template.statement().derived().atoms);
         let names = read_names(atoms.iter().chain(unlinked), &adapters, &limits);
-        lower_case_headers(files, &names, &mut findings);
+        let types = Types::read(files.text(schema::FILE));
+        lower_case_headers(files, &names.iter().chain(types.names()).collect(), &mut findings);
         decision_log::check(&mesh.decision_log, &names, text(mesh::FILE), &mut findings);
-        let schemas = match schema::build(files.text(schema::FILE), names) {
+        let schemas = match schema::build(files.text(schema::FILE), names, types) {
             Ok(schemas) => schemas,
             Err(wrong) => {
                 findings.merge(wrong);
@@ -69,8 +71,9 @@ impl Loader {
         let rules = adapters.check(&schemas, &mut findings);
         let entities = entities::build(&mesh, files.text(entities::FILE), &schemas.request, &mut findings);
         let Some(entities) = entities.filter(|_| !findings.has_errors()) else { return Err(findings) };
-        rules.derive(atoms.of_all());
-        let of_service = |name: &String| (name.clone(), atoms.of_service(name, &entities));
+        let of_all = rules.derived(&schemas.types);
+        let of_service =
+            |name: &String| (name.clone(), atoms.of_service(name, &entities, &schemas.types, &of_all));
         Ok(Bundle {
             folder: files.folder.clone(),
             atoms: mesh.services.keys().map(of_service).collect(),
@@ -138,7 +141,7 @@ fn read_mesh(files: &Files, findings: &mut Findings) -> Option<Mesh> {
 }
 
 /// A header's name in capitals is a condition that never holds.
-fn lower_case_headers(files: &Files, names: &BTreeSet<Name>, findings: &mut Findings) {
+fn lower_case_headers(files: &Files, names: &BTreeSet<&Name>, findings: &mut Findings) {
     for name in names {
         let Name::Header(header) = name else { continue };
         if !header.bytes().any(|b| b.is_ascii_uppercase()) {

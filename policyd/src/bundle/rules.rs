@@ -10,7 +10,8 @@ use adapters::{Adapter, Kind};
 use api::config::{ReportAction, ReportHandler, ReportInstance, ReportRule};
 
 use super::expression::Input;
-use crate::atoms::Derived;
+use crate::atoms::{Derived, meaning};
+use crate::bundle::schema::Types;
 
 pub(super) use parse::Parsed;
 pub(crate) use parse::RawAdapters;
@@ -98,8 +99,10 @@ impl Rules {
         rules.map(|rule| ReportRule { name: rule.name.clone(), actions: actions(rule) }).collect()
     }
 
-    /// Adds the atoms of everything that check adapters are asked with.
-    pub fn derive(&self, derived: &mut Derived) {
+    /// The atoms of everything that check adapters are asked with. Attributes by themselves are read as they were
+    /// sent, whatever `types` the author's schema has for them.
+    pub fn derived(&self, types: &Types) -> Derived {
+        let (mut derived, mut as_sent) = (Derived::default(), Derived::default());
         let inputs = self
             .rules
             .values()
@@ -108,10 +111,13 @@ impl Rules {
             .flat_map(|instance| &instance.fields);
         for (_, input) in inputs {
             match input {
-                Input::Operand(operand) => derived.operand(operand),
-                Input::Expression { pst, .. } => derived.expr(pst),
+                Input::Operand(operand) => as_sent.operand(operand),
+                Input::Expression { pst, .. } => derived.expr(pst, &meaning),
             }
         }
+        let mut derived = derived.typed(|name| types.of(name));
+        derived.atoms.extend(as_sent.atoms);
+        derived
     }
 }
 

@@ -2,17 +2,21 @@
 //!
 //! Cedar's records are closed: a policy may only read what the schema declares. Which headers, query
 //! parameters, cookies and claims exist is for the bundle to say, by reading them; so each one read anywhere is
-//! declared as an optional string, and a read without its `has` is the validator's error to report.
+//! declared as an optional string, unless the author's schema gives it another type, and a read without its `has`
+//! is the validator's error to report.
 
-use std::collections::BTreeSet;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{Schema, SchemaFragment};
 use daemon::finding::Findings;
 use model::operand::ResponseName;
-use model::{Name, Record};
+use model::{Kind, Name, Record};
 use serde_json::{Value, json};
 
 use super::cedar_text::Place;
+pub use types::Types;
 
 /// The author's own schema within a bundle.
 pub const FILE: &str = "schema.cedarschema";
@@ -27,21 +31,24 @@ pub struct Schemas {
     pub request: Schema,
     /// For reports: the same, and the response.
     pub report: Schema,
-    /// The headers, query parameters, cookies and claims that are declared.
-    pub declared: BTreeSet<Name>,
+    /// The headers, query parameters, cookies and claims that are declared, and what their texts are read as.
+    pub declared: BTreeMap<Name, Kind>,
+    /// The types that the author's schema gives to them.
+    pub types: Types,
     /// What `request` was made of: equal texts make equal schemas.
     pub text: Value,
 }
 
-/// Builds the schemas of a bundle that reads `names`.
+/// Builds the schemas of a bundle that reads `names`, of which some have `types`.
 ///
 /// # Errors
 /// What is wrong with the author's schema.
-pub fn build(author: Option<&str>, names: BTreeSet<Name>) -> Result<Schemas, Findings> {
+pub fn build(author: Option<&str>, names: BTreeSet<Name>, types: Types) -> Result<Schemas, Findings> {
+    let declared = types.declare(names);
     let place = Place::file(FILE, author.unwrap_or_default());
     let mut findings = Findings::new();
     findings.add_source(FILE, author.unwrap_or_default());
-    let built_in = fragment(&built_in_text(&names), &place, &mut findings);
+    let built_in = fragment(&built_in_text(&declared), &place, &mut findings);
     let extended = match author {
         None => built_in,
         Some(text) => match (built_in, fragment(text, &place, &mut findings)) {
@@ -61,23 +68,19 @@ pub fn build(author: Option<&str>, names: BTreeSet<Name>) -> Result<Schemas, Fin
         }
     };
     match (checked(request), checked(report)) {
-        (Some(request), Some(report)) => Ok(Schemas { request, report, declared: names, text }),
+        (Some(request), Some(report)) => Ok(Schemas { request, report, declared, types, text }),
         _ => Err(findings),
     }
 }
 
-fn built_in_text(names: &BTreeSet<Name>) -> String {
+fn built_in_text(declared: &BTreeMap<Name, Kind>) -> String {
     let fields = |record: Record| {
-        let fields = names.iter().filter_map(Name::field).filter(|(of, _)| *of == record);
-        fields.map(|(_, field)| format!("{}?: String", json!(field))).collect::<Vec<_>>().join(", ")
+        let fields = declared.iter().filter_map(|(name, kind)| Some((name.field()?, kind)));
+        let fields = fields.filter(|((of, _), _)| *of == record);
+        let fields = fields.map(|((_, field), kind)| format!("{}?: {}", json!(field), kind.as_str()));
+        fields.collect::<Vec<_>>().join(", ")
     };
-    let types = [
-        ("Headers", Record::Headers),
-        ("Query", Record::Query),
-        ("Cookies", Record::Cookies),
-        ("Claims", Record::Claims),
-    ];
-    let types = types.map(|(name, record)| format!("type {name} = {{ {} }};\n", fields(record)));
+    let types = types::RECORDS.map(|(name, record)| format!("type {name} = {{ {} }};\n", fields(record)));
     format!("{BUILT_IN}\n{}", types.concat())
 }
 
@@ -125,6 +128,10 @@ fn extend_part(ours: &mut Value, theirs: &Value, part: &str, place: &Place<'_>, 
             }
             Some(built_in) if part == "entityTypes" => {
                 extend_entity(name, built_in, declaration, place, findings);
+            }
+            // What it adds is declared already.
+            Some(_) if part == "commonTypes" && types::is_record(name) => {
+                types::check(name, declaration, place, findings);
             }
             Some(_) => findings.push(
                 place.finding(format!("`{name}` is declared by Tidegate")).with_help("choose another name"),
@@ -175,7 +182,7 @@ mod tests {
     use super::*;
 
     fn errors(author: &str) -> Vec<String> {
-        match build(Some(author), BTreeSet::new()) {
+        match build(Some(author), BTreeSet::new(), Types::read(Some(author))) {
             Ok(_) => Vec::new(),
             Err(findings) => findings.iter().map(|finding| finding.message.clone()).collect(),
         }
@@ -184,7 +191,7 @@ mod tests {
     #[test]
     fn names_that_are_read_are_declared() {
         let names = BTreeSet::from([Name::Header("x-\"user".into()), Name::Claim("q".into())]);
-        assert!(build(None, names).is_ok());
+        assert!(build(None, names, Types::default()).is_ok());
     }
 
     #[test]
@@ -194,10 +201,48 @@ mod tests {
     }
 
     #[test]
+    fn an_author_may_type_what_requests_hold() {
+        let author = r#"
+            type Headers = {
+                "x-tier"?: Long, "x-amount"?: decimal, "x-since"?: datetime, "x-wait"?: duration,
+                "x-from"?: ipaddr, "x-ok"?: Bool, "x-roles"?: Set<String>, "x-user"?: String,
+            };
+            type Claims = { groups?: Set<String> };
+        "#;
+        let names = BTreeSet::from([Name::Header("x-tier".into()), Name::Cookie("c".into())]);
+        let schemas = build(Some(author), names, Types::read(Some(author))).unwrap();
+        let kinds: Vec<_> = schemas.declared.values().map(|kind| kind.as_str()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "decimal",
+                "ipaddr",
+                "Bool",
+                "Set<String>",
+                "datetime",
+                "Long",
+                "String",
+                "duration",
+                "String",
+                "Set<String>"
+            ]
+        );
+        let table = [
+            ("type Headers = { a: Long };", "`a` of `Headers` has to be optional, for requests that lack it"),
+            ("type Query = { a?: Set<Long> };", "`a` of `Query` has a type that no text is read as"),
+            ("type Query = { a?: Workload };", "`a` of `Query` has a type that no text is read as"),
+            ("type Claims = Long;", "`Claims` has to be a record"),
+        ];
+        for (author, message) in table {
+            assert_eq!(errors(author), [message], "{author}");
+        }
+    }
+
+    #[test]
     fn an_author_may_not_change_what_tidegate_declares() {
         assert_eq!(errors("entity Workload { name: String };").len(), 1);
         assert_eq!(errors("entity Workload { namespace?: Long };").len(), 1);
-        assert_eq!(errors("type Headers = {};").len(), 1);
+        assert_eq!(errors("type RequestContext = {};").len(), 1);
         assert_eq!(errors("entity").len(), 1);
     }
 }

@@ -11,15 +11,14 @@ use cedar_policy_core::ast::{EntityReference, EntityUID, PrincipalOrResourceCons
 use model::{Atom, AtomSet};
 
 use super::policies::Policy;
-use crate::atoms::Derived;
+use super::schema::Types;
+use crate::atoms::{Derived, read_as};
 use crate::engine::request::{Kind, uid};
 
 /// Atoms by the entity that the scope names as resource, if it names one.
 #[derive(Debug, Default)]
 pub(super) struct ScopedAtoms<'a> {
     by_scope: HashMap<Option<&'a EntityUID>, Scope<'a>>,
-    /// What concerns every service, besides.
-    of_all: Derived,
 }
 
 #[derive(Debug, Default)]
@@ -60,30 +59,36 @@ impl<'a> ScopedAtoms<'a> {
         }
     }
 
-    /// What concerns every service, besides what was added by scope.
-    pub(super) const fn of_all(&mut self) -> &mut Derived {
-        &mut self.of_all
-    }
-
     /// Everything that was added by scope.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Atom> {
         self.by_scope.values().flat_map(|scope| &scope.atoms).copied()
     }
 
-    /// The atoms of the service called `name`.
-    pub(super) fn of_service(&self, name: &str, entities: &Entities) -> AtomSet {
+    /// The atoms of the service called `name`, whose texts have `types`, and those `of_all` services.
+    pub(super) fn of_service(
+        &self,
+        name: &str,
+        entities: &Entities,
+        types: &Types,
+        of_all: &Derived,
+    ) -> AtomSet {
         let uid = uid(Kind::Service, name).ok();
         let ancestors = uid.iter().flat_map(|uid| entities.ancestors(uid).into_iter().flatten());
         let scopes = ancestors.map(|uid| Some(uid.as_ref())).chain([uid.as_ref().map(AsRef::as_ref), None]);
-        let mut atoms: Vec<&Atom> = self.of_all.atoms.iter().collect();
-        let mut reads_everything = self.of_all.reads_everything;
+        let mut atoms: Vec<&Atom> = Vec::new();
+        let mut reads_everything = of_all.reads_everything;
         for scope in scopes.filter_map(|scope: Option<&EntityUID>| self.by_scope.get(&scope)) {
             atoms.extend(&scope.atoms);
             reads_everything |= scope.reads_everything;
         }
-        // The order must not depend on that of a hash map: equal bundles have equal atom sets.
+        // Services share scopes, and scopes atoms: each is copied once.
         atoms.sort_unstable();
         atoms.dedup();
-        AtomSet::new(atoms.into_iter().cloned().collect(), !reads_everything)
+        let typed = atoms.into_iter().cloned().map(|mut atom| {
+            let kind = types.of(&atom.name);
+            read_as(&mut atom, kind);
+            atom
+        });
+        AtomSet::new(typed.chain(of_all.atoms.iter().cloned()).collect(), !reads_everything)
     }
 }

@@ -11,7 +11,7 @@ use daemon::finding::{Finding, Findings};
 
 use super::cedar_text::Place;
 use super::validation;
-use crate::atoms::Derived;
+use crate::atoms::{Derived, meaning};
 use crate::engine::index::condition;
 use crate::lint::ALLOW;
 
@@ -37,7 +37,7 @@ impl Statement {
         let (template, derived) = match pst::Template::try_from(parsed.clone()) {
             Ok(tree) => {
                 let mut derived = Derived::default();
-                derived.policy(&tree);
+                derived.policy(&tree, &meaning);
                 derived.atoms.shrink_to_fit();
                 // The way there and back leaves the places behind, and nothing else: that is checked.
                 let plain = ast::Template::try_from(tree).ok().filter(|plain| *plain == parsed);

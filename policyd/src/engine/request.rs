@@ -1,12 +1,13 @@
 //! From Attributes to Cedar's words.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use cedar_policy::{Context, Entities, Entity, EntityTypeName, EntityUid, Request, RestrictedExpression};
 use cedar_policy_core::ast;
 use jiff::Timestamp;
-use model::{Action, Attributes, Name, Principal, Record};
+use model::{Action, Attributes, Fact, Principal, Record};
 
 use crate::bundle::entities::workload;
 use crate::bundle::{Bundle, Schemas};
@@ -73,9 +74,9 @@ fn context(
 ) -> Result<Vec<(String, RestrictedExpression)>, RequestError> {
     let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
     let mut pairs = vec![
-        ("source_ip".to_owned(), extension(Function::Ip, attributes.source_ip.to_string())?),
+        ("source_ip".to_owned(), extension(Function::Ip, attributes.source_ip.to_string())?.into()),
         ("tls".to_owned(), RestrictedExpression::new_bool(attributes.tls)),
-        ("time".to_owned(), extension(Function::Datetime, cedar_time(attributes.time))?),
+        ("time".to_owned(), extension(Function::Datetime, cedar_time(attributes.time))?.into()),
     ];
     if attributes.action != Action::Tcp {
         pairs.extend([
@@ -83,25 +84,68 @@ fn context(
             ("path".to_owned(), text(&attributes.path)),
             ("host".to_owned(), text(&attributes.host)),
         ]);
-        pairs.extend(
-            Record::ALL.map(|record| (record.as_str().to_owned(), declared(schemas, attributes, record))),
-        );
+        for record in Record::ALL {
+            pairs.push((record.as_str().to_owned(), declared(schemas, attributes, record)?));
+        }
         pairs.extend(attributes.operation.as_deref().map(|name| ("operation".to_owned(), text(name))));
     }
     Ok(pairs)
 }
 
-/// The declared fields of a record that were sent.
-fn declared(schemas: &Schemas, attributes: &Attributes, record: Record) -> RestrictedExpression {
+/// The declared fields of a record that were sent. One whose text can't be read as its type counts as not sent.
+fn declared(
+    schemas: &Schemas,
+    attributes: &Attributes,
+    record: Record,
+) -> Result<RestrictedExpression, RequestError> {
     let sent = attributes.record(record);
-    let fields = schemas.declared.iter().filter_map(Name::field).filter(|(of, _)| *of == record);
-    let fields = fields.filter_map(|(_, field)| {
-        let value = RestrictedExpression::new_string(sent.get(field)?.clone());
-        Some((field.to_owned(), value))
-    });
-    // Names are unique in a set, so there is no duplicate to refuse.
-    RestrictedExpression::new_record(fields)
-        .unwrap_or_else(|_duplicate| RestrictedExpression::new_string(String::new()))
+    let declared = schemas.declared.iter().filter_map(|(name, kind)| Some((name.field()?, *kind)));
+    let mut fields = Vec::new();
+    for ((_, field), kind) in declared.filter(|((of, _), _)| *of == record) {
+        if let Some(fact) = sent.get(field).and_then(|text| kind.read(text)) {
+            fields.push((field.to_owned(), value(fact)?));
+        }
+    }
+    RestrictedExpression::new_record(fields).map_err(|error| RequestError::Context(Box::new(error)))
+}
+
+/// A fact in Cedar's words.
+fn value(fact: Fact<'_>) -> Result<RestrictedExpression, RequestError> {
+    let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
+    Ok(match fact {
+        Fact::Bool(value) => RestrictedExpression::new_bool(value),
+        Fact::Long(value) => RestrictedExpression::new_long(value),
+        Fact::Text(value) => text(value),
+        Fact::Ip(address) => extension(Function::Ip, cedar_ip(address))?.into(),
+        Fact::Range(range) => {
+            extension(Function::Ip, format!("{}/{}", cedar_ip(range.addr()), range.prefix_len()))?.into()
+        }
+        Fact::Time(ms) => {
+            let epoch = extension(Function::Datetime, "1970-01-01".to_owned())?;
+            let offset = extension(Function::Duration, format!("{ms}ms"))?;
+            call(Function::Offset, vec![epoch, offset])?.into()
+        }
+        Fact::Duration(_) => extension(Function::Duration, fact.to_string())?.into(),
+        Fact::Decimal(_) => extension(Function::Decimal, fact.to_string())?.into(),
+        Fact::Texts(texts) => {
+            let mut members = Vec::new();
+            texts.all(|member| {
+                members.push(text(member));
+                true
+            });
+            RestrictedExpression::new_set(members)
+        }
+    })
+}
+
+/// Cedar reads no IPv4 address within an IPv6 one, which is how some are written.
+fn cedar_ip(address: IpAddr) -> String {
+    match address {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
+            address.segments().map(|segment| format!("{segment:x}")).join(":")
+        }
+        address => address.to_string(),
+    }
 }
 
 /// Cedar reads times with exactly three digits of milliseconds.
@@ -128,20 +172,30 @@ pub(crate) fn uid(kind: Kind, id: &str) -> Result<EntityUid, RequestError> {
     Ok(EntityUid::from_type_name_and_id(name.clone(), cedar_policy::EntityId::new(id)))
 }
 
-/// Cedar's functions that make values of other types from text.
+/// Cedar's functions that make values of other types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Function {
     Ip,
     Datetime,
+    Duration,
+    Decimal,
+    Offset,
 }
 
 /// The names of [`Function`]s, in their order. `RestrictedExpression::new_ip` has the name parsed each time, which
 /// costs more than all the rest of a check.
-static FUNCTIONS: LazyLock<[Option<ast::Name>; 2]> =
-    LazyLock::new(|| ["ip", "datetime"].map(|name| name.parse().ok()));
+static FUNCTIONS: LazyLock<[Option<ast::Name>; 5]> =
+    LazyLock::new(|| ["ip", "datetime", "duration", "decimal", "offset"].map(|name| name.parse().ok()));
 
-fn extension(function: Function, text: String) -> Result<RestrictedExpression, RequestError> {
+fn extension(function: Function, text: String) -> Result<ast::RestrictedExpr, RequestError> {
+    call(function, vec![ast::RestrictedExpr::val(text)])
+}
+
+fn call(
+    function: Function,
+    arguments: Vec<ast::RestrictedExpr>,
+) -> Result<ast::RestrictedExpr, RequestError> {
     let name = FUNCTIONS.get(function as usize).and_then(Option::as_ref);
-    let name = name.ok_or_else(|| RequestError::Id(text.clone()))?.clone();
-    Ok(ast::RestrictedExpr::call_extension_fn(name, [ast::RestrictedExpr::val(text)]).into())
+    let name = name.ok_or_else(|| RequestError::Id(format!("{function:?}")))?.clone();
+    Ok(ast::RestrictedExpr::call_extension_fn(name, arguments))
 }

@@ -11,7 +11,7 @@ use model::{Attributes, Name, Verdict};
 
 use super::phrase::{self, Phrase};
 use super::{reads, value};
-use crate::atoms::Derived;
+use crate::atoms::{Derived, meaning};
 use crate::boundary::{Boundaries, Boundary};
 use crate::bundle::Bundle;
 use crate::bundle::clauses::{CameTo, Clauses, Kind, Part, Place};
@@ -230,7 +230,7 @@ fn verify(
     let mut derived = Derived::default();
     let mut read: BTreeSet<&str> = BTreeSet::new();
     for tree in way.iter().filter_map(Turn::tree) {
-        derived.expr(&tree);
+        derived.expr(&tree, &meaning);
         let names = reads::of(&tree);
         let variables = ["principal", "action"].into_iter();
         read.extend(variables.filter(|variable| names.iter().any(|name| name.starts_with(variable))));

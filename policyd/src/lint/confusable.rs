@@ -66,7 +66,7 @@ struct Uses<'s, 'a> {
 /// Names of headers, query parameters and the like that a reader takes for one.
 fn similar_names(sources: &Sources<'_>, bundle: &Bundle, files: &Files, report: &mut Report) {
     let mut groups: BTreeMap<(Record, String), BTreeMap<String, Uses<'_, '_>>> = BTreeMap::new();
-    for (record, name) in bundle.schemas.declared.iter().filter_map(Name::field) {
+    for (record, name) in bundle.schemas.declared.keys().filter_map(Name::field) {
         let group = groups.entry((record, folded(name))).or_default();
         group.entry(name.to_owned()).or_default();
     }

@@ -48,7 +48,7 @@ fn line(bundle: &Bundle, attributes: &Attributes) -> DecisionLine {
         tls: attributes.tls,
         ..Inputs::default()
     };
-    for (record, field) in bundle.schemas.declared.iter().filter_map(Name::field) {
+    for (record, field) in bundle.schemas.declared.keys().filter_map(Name::field) {
         let value = attributes.record(record).get(field).map(|value| plain(value));
         input.record_mut(record).insert(field.to_owned(), value);
     }
@@ -306,7 +306,7 @@ proptest! {
         for request in &requests {
             let mut line = line(&old, request);
             // What the new bundle reads is logged, too: what comes of it otherwise has a test of its own.
-            for (record, field) in new.schemas.declared.iter().filter_map(Name::field) {
+            for (record, field) in new.schemas.declared.keys().filter_map(Name::field) {
                 let value = request.record(record).get(field).map(|value| Logged::Plain(value.clone()));
                 line.input.record_mut(record).insert(field.to_owned(), value);
             }

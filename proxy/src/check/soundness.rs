@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::{Atom, AtomSet, Attributes, Decision, FailMode, Name, Revision, Test, Value, Verdict, key};
+use model::{
+    Atom, AtomSet, Attributes, Decision, FailMode, Keys, Name, Revision, Room, Test, Value, Verdict,
+};
 use proptest::prelude::*;
 
 use super::tests::{Setting, allow, at, by_path, request};
@@ -21,8 +23,8 @@ impl State {
     /// What these policies say, without any cache.
     fn verdict(&self, attributes: &Attributes) -> Verdict {
         use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut key = Vec::new();
-        key::encode(attributes, &self.atoms, &mut key);
+        let mut room = Room::default();
+        let key = Keys::new(&self.atoms).encode(attributes, &mut room);
         let mut hasher = DefaultHasher::new();
         (self.seed, key).hash(&mut hasher);
         if hasher.finish().is_multiple_of(2) { Verdict::Allow } else { Verdict::Deny }
@@ -70,7 +72,7 @@ fn atom() -> impl Strategy<Value = Atom> {
         like(&["/a", ""]),
         like(&["", "b"]),
     ];
-    (name, prop::sample::select(tests)).prop_map(|(name, test)| Atom { name, test })
+    (name, prop::sample::select(tests)).prop_map(|(name, test)| Atom::new(name, test))
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -109,7 +111,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         match step {
             Step::Ask(attributes, changes_meanwhile) => {
                 *meanwhile.lock().unwrap() = changes_meanwhile;
-                let checked = setting.checker.decide(&attributes).await;
+                let checked = setting.checker.decide(&*attributes, Attributes::clone).await;
                 *meanwhile.lock().unwrap() = false;
                 let revision = checked.decision.revision;
                 let floor = setting.current.floor();

@@ -7,7 +7,7 @@ use model::{Action, Atom, AtomSet, Name, Principal, Test};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::applied::Applied;
+use crate::applied::{Applied, Enforced};
 use crate::policy_client::{Charge, Taken};
 
 type Answering = Box<dyn Fn(&Attributes) -> Result<Decision, Unavailable> + Send>;
@@ -95,8 +95,12 @@ impl Setting {
         tokio::time::timeout(Duration::from_secs(20), until).await.expect("as many questions");
     }
 
+    async fn decide(&self, path: &str) -> Checked {
+        self.checker.decide(&request(path), Attributes::clone).await
+    }
+
     async fn source(&self, path: &str) -> Source {
-        self.checker.decide(&request(path)).await.source
+        self.decide(path).await.source
     }
 }
 
@@ -105,7 +109,7 @@ pub(super) fn at(number: u64) -> Revision {
 }
 
 pub(super) fn by_path() -> Atom {
-    Atom { name: Name::Path, test: Test::Value }
+    Atom::new(Name::Path, Test::Value)
 }
 
 pub(super) fn allow(revision: Revision) -> Decision {
@@ -188,11 +192,11 @@ async fn an_answer_below_the_floor_is_asked_for_once_more() {
     let setting = Setting::new();
     let answers = Mutex::new(vec![at(5), at(4)]);
     setting.will_answer(move |_| Ok(allow(answers.lock().unwrap().pop().unwrap())));
-    let checked = setting.checker.decide(&request("/a")).await;
+    let checked = setting.decide("/a").await;
     assert_eq!((checked.source, checked.decision.revision, setting.asked()), (Source::Miss, at(5), 2));
 
     setting.will_answer(|_| Ok(allow(at(4))));
-    let checked = setting.checker.decide(&request("/b")).await;
+    let checked = setting.decide("/b").await;
     assert_eq!(
         (checked.source, checked.decision.verdict, setting.asked()),
         (Source::Degraded, Verdict::Deny, 4)
@@ -209,7 +213,7 @@ async fn a_late_answer_from_before_a_change_is_neither_used_nor_kept() {
         current.raise_floor(at(6));
         Ok(allow(answers.lock().unwrap().pop().unwrap()))
     });
-    let checked = setting.checker.decide(&request("/a")).await;
+    let checked = setting.decide("/a").await;
     assert_eq!((checked.decision.revision, setting.checker.cached()), (at(6), 0));
 }
 
@@ -225,7 +229,7 @@ async fn an_answer_of_another_epoch_counts_unless_the_epoch_changed_meanwhile() 
         current.raise_floor(restarted);
         Ok(allow(at(9)))
     });
-    let checked = setting.checker.decide(&request("/b")).await;
+    let checked = setting.decide("/b").await;
     // The second time nothing changes meanwhile, and a policyd that says epoch 1 is the one we have.
     assert_eq!((checked.source, setting.asked()), (Source::Miss, 3));
 }
@@ -237,7 +241,7 @@ async fn without_a_decision_the_fail_mode_decides() {
         setting.apply(at(5), AtomSet::new(vec![by_path()], true), fail_mode);
         assert_eq!(setting.source("/cached").await, Source::Miss);
         setting.will_answer(|_| Err(Unavailable("down".to_owned())));
-        let checked = setting.checker.decide(&request("/a")).await;
+        let checked = setting.decide("/a").await;
         assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, verdict));
         assert!(checked.decision.degraded);
         assert_eq!(checked.decision.message, "down");
@@ -246,12 +250,12 @@ async fn without_a_decision_the_fail_mode_decides() {
         assert_eq!(setting.source("/a").await, Source::Miss, "and it recovers by itself");
 
         setting.policyd.may_answer.forget_permits(1000);
-        let checked = setting.checker.decide(&request("/slow")).await;
+        let checked = setting.decide("/slow").await;
         assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, verdict));
     }
     let setting = Setting::new();
     setting.current.replace(Applied::default());
-    let checked = setting.checker.decide(&request("/a")).await;
+    let checked = setting.decide("/a").await;
     assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, Verdict::Deny));
 }
 
@@ -261,7 +265,7 @@ async fn one_question_a_key_and_no_caller_takes_it_away() {
     setting.policyd.may_answer.forget_permits(1000);
     let ask = |path: &'static str| {
         let checker = setting.checker.clone();
-        tokio::spawn(async move { checker.decide(&request(path)).await.source })
+        tokio::spawn(async move { checker.decide(&request(path), Attributes::clone).await.source })
     };
     let first = ask("/a");
     setting.until_asked(1).await;
@@ -287,7 +291,7 @@ async fn what_no_key_can_hold_is_asked_each_time_and_shared_with_nobody() {
     let callers: Vec<_> = (0..3)
         .map(|_| {
             let checker = setting.checker.clone();
-            tokio::spawn(async move { checker.decide(&request("/a")).await.source })
+            tokio::spawn(async move { checker.decide(&request("/a"), Attributes::clone).await.source })
         })
         .collect();
     setting.until_asked(3).await;

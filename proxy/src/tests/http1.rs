@@ -75,7 +75,7 @@ async fn a_refused_path_leaves_the_connection_open() {
 async fn the_application_gets_what_was_decided_on() {
     let setting = Setting::new().await;
     let (proxy, application) = setting.shop().await;
-    let by_path = Atom { name: Name::Path, test: Test::Value };
+    let by_path = Atom::new(Name::Path, Test::Value);
     setting.policyd.change(|config| config.services[0].atoms = Some(AtomSet::new(vec![by_path], true))).await;
     let table = [
         ("/a/../b/./c?x=1&y=%41", "GET /b/c?x=1&y=%41", "/b/c"),

@@ -97,8 +97,7 @@ async fn without_policyd_the_fail_mode_answers() {
             .policyd
             .change(|config| {
                 config.services[0].fail_mode = fail_mode;
-                config.services[0].atoms =
-                    Some(AtomSet::new(vec![Atom { name: Name::Path, test: Test::Value }], true));
+                config.services[0].atoms = Some(AtomSet::new(vec![Atom::new(Name::Path, Test::Value)], true));
             })
             .await;
         assert_eq!(get(ingress, "shop", "/cached").await.status, 200);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{Action, FILE, Handler, ID_PREFIX, InstanceInputs, Rule, Rules};
-use crate::atoms::Derived;
+use crate::atoms::{Derived, meaning};
 use crate::bundle::cedar_text::Place;
 use crate::bundle::conditions::Conditions;
 use crate::bundle::expression::{Input, check_input, condition, parse_input};
@@ -144,7 +144,7 @@ impl<'a> Parsed<'a> {
 
     /// Adds the atoms of every input: the schema has to declare the names they read.
     pub(in crate::bundle) fn derive(&self, derived: &mut Derived) {
-        self.inputs.values().for_each(|expr| derived.expr(expr));
+        self.inputs.values().for_each(|expr| derived.expr(expr, &meaning));
     }
 
     /// Checks handlers, instances and rules against each other and the schema.

@@ -1,0 +1,77 @@
+//! Many ranges of addresses, tested at once.
+//!
+//! Of two ranges one holds the other, or they have nothing in common. So which ranges hold an address is known
+//! from the narrowest that does: that one and all around it.
+
+use ipnet::IpNet;
+
+use super::push;
+
+/// Ranges, sorted by their first address, wider ones first.
+#[derive(Debug, Default)]
+pub(super) struct Ranges {
+    v4: Vec<Range>,
+    v6: Vec<Range>,
+}
+
+#[derive(Debug)]
+struct Range {
+    first: u128,
+    last: u128,
+    /// The place of the narrowest range around this one.
+    around: Option<usize>,
+}
+
+impl Ranges {
+    pub(super) fn new(ranges: &[IpNet]) -> Self {
+        let of = |v4: bool| {
+            let bounds =
+                ranges.iter().filter(|range| range.addr().is_ipv4() == v4).map(|range| bounds(*range));
+            nested(bounds.collect())
+        };
+        Self { v4: of(true), v6: of(false) }
+    }
+
+    /// Writes which ranges hold all of `range`. O(log ranges + depth), of which the depth is up to 129.
+    pub(super) fn write(&self, range: IpNet, key: &mut Vec<u8>) {
+        if self.v4.is_empty() && self.v6.is_empty() {
+            return;
+        }
+        let (ranges, before) =
+            if range.addr().is_ipv4() { (&self.v4, 1) } else { (&self.v6, self.v4.len().saturating_add(1)) };
+        let (first, last) = bounds(range);
+        // What begins last before it, or a range around that one.
+        let mut found = ranges.partition_point(|range| range.first <= first).checked_sub(1);
+        while let Some(place) = found {
+            match ranges.get(place) {
+                Some(range) if range.last < last => found = range.around,
+                _ => break,
+            }
+        }
+        push(found.map_or(0, |place| place.saturating_add(before)), key);
+    }
+}
+
+fn nested(mut bounds: Vec<(u128, u128)>) -> Vec<Range> {
+    bounds.sort_unstable_by_key(|(first, last)| (*first, std::cmp::Reverse(*last)));
+    bounds.dedup();
+    let mut ranges: Vec<Range> = Vec::with_capacity(bounds.len());
+    for (first, last) in bounds {
+        let mut around = ranges.len().checked_sub(1);
+        while let Some(outer) = around.and_then(|place| ranges.get(place)) {
+            if outer.last >= last {
+                break;
+            }
+            around = outer.around;
+        }
+        ranges.push(Range { first, last, around });
+    }
+    ranges
+}
+
+fn bounds(range: IpNet) -> (u128, u128) {
+    match range {
+        IpNet::V4(range) => (u32::from(range.network()).into(), u32::from(range.broadcast()).into()),
+        IpNet::V6(range) => (range.network().into(), range.broadcast().into()),
+    }
+}

@@ -1,0 +1,100 @@
+//! The check of a request from its HTTP head to its decision, by itself: for benchmarks and the test that counts
+//! allocations. Nothing else uses it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use daemon::Clock;
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use model::{AtomSet, Attributes, Decision, FailMode, Principal};
+
+use crate::applied::{Applied, Current, Enforced};
+use crate::attributes::Head;
+use crate::check::Checker;
+use crate::path::Query;
+use crate::policy_client::{Charge, Policyd, Taken, Unavailable};
+
+/// A request, as it stands once its head was brought into the form in which it is decided on.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who is calling.
+    pub principal: &'a Principal,
+    /// As sent.
+    pub method: &'a Method,
+    /// In normal form.
+    pub path: &'a str,
+    /// As sent, without its `?`.
+    pub query: &'a str,
+    /// As the application gets them.
+    pub headers: &'a HeaderMap,
+    /// Where the connection came from.
+    pub source_ip: IpAddr,
+    /// When it arrived.
+    pub time: Timestamp,
+}
+
+/// A proxy's checks for a service called `shop`, with a policyd that gives every request the same answer.
+#[derive(Debug)]
+pub struct Check {
+    checker: Checker,
+}
+
+#[derive(Debug)]
+struct Answers(Decision);
+
+#[async_trait]
+impl Policyd for Answers {
+    async fn check(&self, _attributes: &Attributes) -> Result<Decision, Unavailable> {
+        Ok(self.0.clone())
+    }
+
+    async fn take(&self, _service: &str, _charges: Vec<Charge>) -> Result<Taken, Unavailable> {
+        Err(Unavailable("there are no limits".to_owned()))
+    }
+}
+
+impl Check {
+    /// By these atoms, with this answer.
+    pub fn new(atoms: AtomSet, answer: Decision) -> Self {
+        let current = Current::nothing();
+        let config = api::config::Config { revision: answer.revision, ..Default::default() };
+        let enforced = Enforced {
+            atoms,
+            fail_mode: FailMode::Closed,
+            exposure: api::config::Exposure::Mesh,
+            enforcement: api::config::Enforcement::Enforce,
+            decision_log: None,
+        };
+        current.replace(Applied { config, enforced: Some(enforced), ..Applied::default() });
+        Self { checker: Checker::new(Arc::new(Answers(answer)), current, Clock::system()) }
+    }
+
+    /// The decision on a request, if it is cached.
+    pub fn look_up(&self, request: Request<'_>) -> Option<Arc<Decision>> {
+        self.checker.look_up(&head(request)?).ok()
+    }
+
+    /// The decision on a request, and whether it was cached.
+    pub async fn decide(&self, request: Request<'_>) -> Option<(Arc<Decision>, bool)> {
+        let checked = self.checker.decide(&head(request)?, Head::to_attributes).await;
+        let is_hit = checked.source == crate::check::Source::Hit;
+        Some((checked.decision, is_hit))
+    }
+}
+
+fn head(request: Request<'_>) -> Option<Head<'_>> {
+    Some(Head {
+        principal: request.principal,
+        service: "shop",
+        method: request.method,
+        path: request.path,
+        query: Query::new(request.query).ok()?,
+        host: "shop",
+        headers: request.headers,
+        source_ip: request.source_ip.to_canonical(),
+        tls: true,
+        time: request.time,
+    })
+}
