@@ -1,26 +1,40 @@
-//! What policyd tells a proxy: the whole state it needs, replaced whole.
+//! What policyd tells a proxy: the whole state it needs, in parts that are replaced whole.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::{AtomSet, FailMode, Limit, Name, Operand, Revision, SpiffeId};
 
-/// The state of the mesh as one proxy needs it.
+/// The state of the mesh as one proxy needs it, in two parts that change by themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// The revision of the policies, and the floor: older decisions are not to be used.
+    /// The revision of the policies at which this was put together.
     pub revision: Revision,
-    /// Every service of the mesh.
-    pub services: Vec<Service>,
-    /// Every rate limit of the services that the proxy enforces for.
-    pub limits: Vec<Limit>,
-    /// The report handlers that `rules` use.
-    pub handlers: Vec<ReportHandler>,
-    /// The report rules that decisions may name.
-    pub rules: Vec<ReportRule>,
+    /// What every proxy is told.
+    pub mesh: Arc<Mesh>,
+    /// What this one is told of the services that it enforces for.
+    pub policies: Arc<Policies>,
 }
 
-/// One service of the mesh.
+/// A part of a configuration, encoded once for all proxies that are told the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The revision since which the content is the same.
+    pub since: Revision,
+    /// A [`Mesh`] or [`Policies`], as it is sent.
+    pub content: Bytes,
+}
+
+/// What every proxy is told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mesh {
+    /// Every service of the mesh.
+    pub services: Vec<Service>,
+}
+
+/// One service of the mesh, as its callers see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name, which callers put into `Host`.
@@ -31,15 +45,54 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// How long a response's head may take.
     pub timeout: Duration,
+}
+
+/// What a proxy is told of the services that it enforces for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policies {
+    /// Those services.
+    pub services: Vec<Enforced>,
+    /// Every rate limit that concerns one of them.
+    pub limits: Vec<Limit>,
+    /// The report handlers that `rules` use.
+    pub handlers: Vec<ReportHandler>,
+    /// The report rules that decisions may name.
+    pub rules: Vec<ReportRule>,
+    /// Without word from policyd for so long, no decision is used again.
+    pub stale_after: Duration,
+}
+
+/// The [`Policies::stale_after`] that holds unless a bundle says otherwise.
+pub const STALE_AFTER: Duration = Duration::from_secs(10);
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            services: Vec::new(),
+            limits: Vec::new(),
+            handlers: Vec::new(),
+            rules: Vec::new(),
+            stale_after: STALE_AFTER,
+        }
+    }
+}
+
+/// How requests to one service are decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Enforced {
+    /// The service.
+    pub service: String,
+    /// The revision of its decisions, and the floor: older ones are not to be used.
+    pub revision: Revision,
     /// What happens to a request for which no decision can be had.
     pub fail_mode: FailMode,
     /// Who is told which policy denied a request.
     pub denial_exposure: Exposure,
     /// What decisions and limits do to requests.
     pub enforcement: Enforcement,
-    /// The tests that decide; only for services that the proxy enforces for.
-    pub atoms: Option<AtomSet>,
-    /// How decisions on its requests are logged, if they are; only for services that the proxy enforces for.
+    /// The tests that decide.
+    pub atoms: AtomSet,
+    /// How decisions on its requests are logged, if they are.
     pub decision_log: Option<DecisionLog>,
 }
 
@@ -66,7 +119,7 @@ pub struct Endpoint {
 }
 
 /// Who is told which policy denied a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Exposure {
     /// Nobody: only the log says it.
@@ -79,7 +132,7 @@ pub enum Exposure {
 }
 
 /// What decisions and limits do to the requests to a service: the steps in which a mesh is adopted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Enforcement {
     /// Nothing is decided and nothing charged; every request passes.
@@ -114,7 +167,7 @@ pub struct ReportHandler {
 }
 
 /// What to report when a decision names this rule.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReportRule {
     /// Its name in the bundle.
     pub name: String,
@@ -123,7 +176,7 @@ pub struct ReportRule {
 }
 
 /// One handler, and the instances sent to it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReportAction {
     /// The handler's name.
     pub handler: String,
@@ -132,7 +185,7 @@ pub struct ReportAction {
 }
 
 /// Named fields, read from a request and its response.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReportInstance {
     /// Its name in the bundle.
     pub name: String,

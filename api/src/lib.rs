@@ -6,8 +6,9 @@
 //! - [`config`]: what a proxy is told, in plain types.
 //! - [`convert`]: the only way between wire and [`model`] types. What comes from the wire is checked there.
 //!
-//! Why Watch carries whole states and no differences: a proxy that missed a message is then wrong for no
-//! longer than until the next one, and a reconnect needs no special case. Why decisions name limits and do not
+//! Why Watch carries whole parts and no differences: a part is right or it is not there, whatever was missed
+//! before it, and a reconnect says which ones it has. Why two parts: the one is the same for all proxies and
+//! large, the other changes with most edits and is small. Why decisions name limits and do not
 //! carry them: a limit's key differs between requests that share a cached decision.
 
 pub mod config;

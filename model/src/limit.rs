@@ -14,7 +14,7 @@ use crate::operand::Operand;
 pub const WINDOW_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A rate limit. Requests are charged to it when its `when:` holds; each key has an allowance of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limit {
     /// Its name in the bundle.
     pub name: String,
@@ -31,7 +31,7 @@ pub struct Limit {
 }
 
 /// Who counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Each proxy by itself: N proxies admit up to N times the rate.
@@ -42,7 +42,7 @@ pub enum Scope {
 }
 
 /// So many in such a time, such as `100/s` or `5 per 10s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rate {
     /// How many; at least one.

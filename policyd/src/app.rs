@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::limits::Store;
 use crate::metrics::Metrics;
-use crate::publish::Addresses;
+use crate::proxies::Proxies;
+use crate::publish::{Addresses, Publisher};
 use crate::server::Server;
 use crate::snapshot::Current;
 use crate::source::{Source, Status, Surroundings};
@@ -34,6 +35,8 @@ pub struct Bound {
     pub current: Current,
     /// How the last reading of the bundle went.
     pub status: watch::Receiver<Status>,
+    /// The proxies that watch.
+    pub proxies: Arc<Proxies>,
     /// policyd's own certificate.
     pub identity: identity::Source,
     /// Its life.
@@ -66,10 +69,17 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
         .await
         .with_context(|| format!("`{}` can't be bound", config.admin))?;
     let admin_address = admin.address();
-    admin.serve(Arc::new(move || registry.render()), readiness.clone(), &lifecycle);
+    let proxies = Arc::new(Proxies::new(clock.clone(), metrics.clone()));
+    let (counted, standing) = (metrics.clone(), proxies.clone());
+    let render = move || {
+        counted.proxies(&standing.count());
+        registry.render()
+    };
+    admin.serve(Arc::new(render), readiness.clone(), &lifecycle);
 
     // A new epoch for each life: what proxies cached from an earlier one has to be asked again.
-    let surroundings = Surroundings { metrics: metrics.clone(), readiness, clock: clock.clone() };
+    let surroundings =
+        Surroundings { metrics: metrics.clone(), proxies: proxies.clone(), readiness, clock: clock.clone() };
     let opened = spawn_blocking(move || Delivery::open(config.delivery)).await?;
     let source = Source::start(opened?, rand::random(), surroundings).await?;
     let (current, status) = (source.current(), source.status());
@@ -84,14 +94,15 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
     let server = Server {
         current: current.clone(),
         limits: Mutex::new(Store::default()),
-        addresses: Arc::new(config.addresses),
+        publisher: Arc::new(Publisher::new(config.addresses)),
+        proxies: proxies.clone(),
         clock,
         lifecycle: lifecycle.clone(),
         metrics,
     };
     server.serve(listener, &identity);
     tracing::info!(%address, admin = %admin_address, "policyd serves");
-    Ok(Bound { address, admin: admin_address, current, status, identity, lifecycle })
+    Ok(Bound { address, admin: admin_address, current, status, proxies, identity, lifecycle })
 }
 
 /// With certificates of another trust domain than the bundle's, nobody could ask anything.

@@ -17,6 +17,7 @@ pub mod mesh;
 pub mod policies;
 pub mod rules;
 pub mod schema;
+pub mod scope;
 mod scoped_atoms;
 mod shadow;
 mod statement;
@@ -63,6 +64,8 @@ pub struct Bundle {
     pub schemas: Schemas,
     /// Workloads, services, namespaces, and what the author adds.
     pub entities: Entities,
+    /// What the author adds to them.
+    pub said: entities::Said,
     /// The rate limits.
     pub limits: Vec<ServiceLimit>,
     /// The handlers and rules.

@@ -25,7 +25,7 @@ pub async fn check(snapshot: &Snapshot, attributes: &Attributes) -> Decision {
         Ok(evaluation) => evaluation,
         Err(error) => {
             let opinion = failed(format!("{:#}", anyhow::Error::from(error)));
-            return decision(snapshot, opinion, Vec::new(), Vec::new());
+            return decision(snapshot, &attributes.resource, opinion, Vec::new(), Vec::new());
         }
     };
     let mut opinion = evaluation.opinion.clone();
@@ -35,10 +35,19 @@ pub async fn check(snapshot: &Snapshot, attributes: &Attributes) -> Decision {
         opinion = opinion.and(adapters.clone());
     }
     let shadows = shadows::of(&evaluation, adapters);
-    Decision { shadows, ..decision(snapshot, opinion, evaluation.limits, evaluation.rules) }
+    Decision {
+        shadows,
+        ..decision(snapshot, &attributes.resource, opinion, evaluation.limits, evaluation.rules)
+    }
 }
 
-fn decision(snapshot: &Snapshot, opinion: Opinion, limits: Vec<String>, rules: Vec<String>) -> Decision {
+fn decision(
+    snapshot: &Snapshot,
+    service: &str,
+    opinion: Opinion,
+    limits: Vec<String>,
+    rules: Vec<String>,
+) -> Decision {
     let Opinion { reasons, message, degraded, .. } = opinion;
     // An adapter may allow and yet say that something failed.
     let verdict = if degraded { Verdict::Deny } else { opinion.verdict };
@@ -51,7 +60,7 @@ fn decision(snapshot: &Snapshot, opinion: Opinion, limits: Vec<String>, rules: V
         limits: if verdict == Verdict::Allow { limits } else { Vec::new() },
         rules: rules.into_iter().filter(|rule| known.reports(rule)).collect(),
         valid_for: if degraded { Duration::ZERO } else { opinion.valid_for },
-        revision: snapshot.revision,
+        revision: snapshot.decisions_since(service),
         degraded,
         shadows: Vec::new(),
     }

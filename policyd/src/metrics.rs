@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::delivery::history::Why;
 use crate::limits::Charge;
+use crate::proxies::State;
 
 /// policyd's metrics.
 #[derive(Debug)]
@@ -19,8 +20,10 @@ pub struct Metrics {
     check_seconds: Histogram,
     limit_outcomes: Family<LimitLabels, Counter>,
     limit_keys: Gauge,
-    proxies: Gauge,
+    proxies: Family<StateLabels, Gauge>,
     acknowledgements: Family<OutcomeLabels, Counter>,
+    rollout_seconds: Histogram,
+    config_bytes: Counter,
     reloads: Family<OutcomeLabels, Counter>,
     bundle_valid: Gauge,
     bundle_last_good: Gauge,
@@ -34,6 +37,11 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CheckLabels {
     verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,28 +61,22 @@ impl OutcomeLabels {
     }
 }
 
-/// A proxy is counted as connected until this is dropped.
-#[derive(Debug)]
-pub struct Connected(Gauge);
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 impl Metrics {
     /// Registers policyd's metrics.
     pub fn new(metrics: &daemon::Metrics) -> Self {
         // From 10 µs to about 0.3 s.
         let check_seconds = Histogram::new(exponential_buckets(10e-6, 2.0, 15));
+        // From 1 ms to about 16 s.
+        let rollout_seconds = Histogram::new(exponential_buckets(1e-3, 2.0, 15));
         let new = Self {
             checks: Family::default(),
             check_seconds,
             limit_outcomes: Family::default(),
             limit_keys: Gauge::default(),
-            proxies: Gauge::default(),
+            proxies: Family::default(),
             acknowledgements: Family::default(),
+            rollout_seconds,
+            config_bytes: Counter::default(),
             reloads: Family::default(),
             bundle_valid: Gauge::default(),
             bundle_last_good: Gauge::default(),
@@ -99,12 +101,18 @@ impl Metrics {
                 self.limit_outcomes.clone(),
             );
             r.register("limit_keys", "Keys of mesh-wide limits in use", self.limit_keys.clone());
-            r.register("proxies", "Proxies that watch", self.proxies.clone());
+            r.register("proxies", "Proxies that watch, by how they stand", self.proxies.clone());
             r.register(
                 "acknowledgements",
                 "Revisions applied or refused by proxies",
                 self.acknowledgements.clone(),
             );
+            r.register(
+                "rollout_seconds",
+                "From publishing a change to the acknowledgement of the last proxy that it concerns",
+                self.rollout_seconds.clone(),
+            );
+            r.register("config_bytes", "Configuration sent to proxies", self.config_bytes.clone());
             r.register("reloads", "Times the bundle was read again", self.reloads.clone());
             r.register("bundle_valid", "0 if the bundle on disk was refused", self.bundle_valid.clone());
             r.register(
@@ -155,9 +163,20 @@ impl Metrics {
         self.limit_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn proxy_connected(&self) -> Connected {
-        self.proxies.inc();
-        Connected(self.proxies.clone())
+    /// How many proxies stand how.
+    pub fn proxies(&self, counts: &[(State, usize)]) {
+        for (state, count) in counts {
+            let gauge = self.proxies.get_or_create(&StateLabels { state: state.as_str() }).clone();
+            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn rolled_out(&self, took: Duration) {
+        self.rollout_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn config_sent(&self, bytes: usize) {
+        self.config_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn acknowledged(&self, applied: bool) {

@@ -1,10 +1,15 @@
 //! What each proxy is told of a snapshot.
+//!
+//! It comes in two parts. The mesh is the same for all proxies; policies are the same for all proxies with one
+//! identity and the same services. Each part is put together and encoded once, and stays for as long as a
+//! snapshot says that it is the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
-use api::config::{Config, DecisionLog, Endpoint, Service};
-use model::{AtomSet, Name, Operand, Scope, SpiffeId};
+use api::config::{DecisionLog, Endpoint, Enforced, Mesh, Part, Policies, Service};
+use model::{AtomSet, Name, Operand, Revision, Scope, SpiffeId};
 
 use crate::bundle::{Bundle, mesh};
 use crate::snapshot::Snapshot;
@@ -12,38 +17,107 @@ use crate::snapshot::Snapshot;
 /// Inbound addresses by instance name, for instances whose address the bundle leaves open.
 pub type Addresses = BTreeMap<String, SocketAddr>;
 
-/// The configuration of the proxy with the identity `peer`, which enforces for `services`.
-///
-/// It is told of every service of the mesh, for any may be called, but only of its own services' policies. A
-/// service that is no longer `peer`'s since a change of the bundle is none of its own.
-pub fn config(snapshot: &Snapshot, peer: &SpiffeId, services: &[String], addresses: &Addresses) -> Config {
+/// The most policies kept ready; beyond, all are put together again.
+const KEPT_MAX: usize = 20_000;
+
+/// The parts of what proxies are told, ready to be sent.
+#[derive(Debug)]
+pub struct Publisher {
+    addresses: Addresses,
+    ready: Mutex<Ready>,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    mesh: Option<Part>,
+    policies: HashMap<(SpiffeId, Vec<String>), Part>,
+}
+
+impl Publisher {
+    /// With the addresses that bundles leave open.
+    pub fn new(addresses: Addresses) -> Self {
+        Self { addresses, ready: Mutex::default() }
+    }
+
+    /// What every proxy is told of `snapshot`.
+    pub fn mesh(&self, snapshot: &Snapshot) -> Part {
+        let since = snapshot.mesh_since();
+        if let Some(ready) = self.ready().mesh.as_ref().filter(|ready| ready.since == since) {
+            return ready.clone();
+        }
+        let made = Part::of_mesh(since, &mesh(snapshot, &self.addresses));
+        self.ready().mesh = Some(made.clone());
+        made
+    }
+
+    /// What proxies with the identity `peer` are told of those of `services` that are theirs.
+    pub fn policies(&self, snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Part {
+        let since = snapshot.told_since(services);
+        let whose = (peer.clone(), services.to_vec());
+        if let Some(ready) = self.ready().policies.get(&whose).filter(|ready| ready.since == since) {
+            return ready.clone();
+        }
+        // Not under the lock: thousands of proxies may be waiting for theirs.
+        let made = Part::of_policies(since, &policies(snapshot, peer, services));
+        let mut ready = self.ready();
+        if ready.policies.len() >= KEPT_MAX {
+            ready.policies.clear();
+        }
+        ready.policies.insert(whose, made.clone());
+        made
+    }
+
+    fn ready(&self) -> std::sync::MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn mesh(snapshot: &Snapshot, addresses: &Addresses) -> Mesh {
+    let endpoint = |instance: &mesh::Instance| {
+        let address = addresses.get(&instance.name).copied().or(instance.inbound)?;
+        Some(Endpoint { instance: instance.name.clone(), version: instance.version.clone(), address })
+    };
+    let service = |(name, service): (&String, &mesh::Service)| Service {
+        name: name.clone(),
+        spiffe_ids: vec![service.spiffe_id.clone()],
+        endpoints: service.instances.iter().filter_map(endpoint).collect(),
+        timeout: service.timeout,
+    };
+    Mesh { services: snapshot.bundle.mesh.services.iter().map(service).collect() }
+}
+
+/// A service that is no longer `peer`'s since a change of the bundle is none of its own.
+fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Policies {
     let bundle = &snapshot.bundle;
     let own = |name: &String| {
         services.contains(name)
             && bundle.mesh.services.get(name).is_some_and(|service| service.spiffe_id == *peer)
     };
-    let described = bundle.mesh.services.iter().map(|(name, service)| Service {
-        name: name.clone(),
-        spiffe_ids: vec![service.spiffe_id.clone()],
-        endpoints: service.instances.iter().filter_map(|instance| endpoint(instance, addresses)).collect(),
-        timeout: service.timeout,
-        fail_mode: service.fail_mode,
-        denial_exposure: service.denial_exposure,
-        enforcement: service.enforcement,
-        atoms: bundle.atoms.get(name).filter(|_| own(name)).cloned(),
-        decision_log: bundle
-            .atoms
-            .get(name)
-            .filter(|_| own(name) && service.decision_log)
-            .map(|atoms| decision_log(bundle, atoms)),
-    });
+    let enforced = |name: &String| {
+        let service = bundle.mesh.services.get(name)?;
+        let atoms = bundle.atoms.get(name)?;
+        Some(Enforced {
+            service: name.clone(),
+            revision: snapshot.decisions_since(name),
+            fail_mode: service.fail_mode,
+            denial_exposure: service.denial_exposure,
+            enforcement: service.enforcement,
+            atoms: atoms.clone(),
+            decision_log: service.decision_log.then(|| decision_log(bundle, atoms)),
+        })
+    };
     let limits = bundle.limits.iter().filter(|limit| limit.service.as_ref().is_none_or(own));
-    Config {
-        revision: snapshot.revision,
-        services: described.collect(),
+    let concerns = |service: &Option<String>| service.as_ref().is_none_or(own);
+    let rules = bundle.rules.iter().filter(|rule| rule.reports() && concerns(&rule.service));
+    let rules: Vec<_> = rules.map(|rule| rule.report()).collect();
+    let used: BTreeSet<&str> =
+        rules.iter().flat_map(|rule| &rule.actions).map(|action| action.handler.as_str()).collect();
+    Policies {
+        services: services.iter().filter(|name| own(name)).filter_map(enforced).collect(),
         limits: limits.map(|limit| limit.limit.clone()).collect(),
-        handlers: bundle.rules.report_handlers(),
-        rules: bundle.rules.report_rules(),
+        handlers: used.into_iter().filter_map(|name| bundle.rules.report_handler(name)).collect(),
+        rules,
+        stale_after: bundle.mesh.stale_after,
     }
 }
 
@@ -73,7 +147,18 @@ pub fn mesh_limit<'a>(snapshot: &'a Snapshot, service: &str, name: &str) -> Opti
     (concerns && limit.limit.scope == Scope::Mesh).then_some(&limit.limit)
 }
 
-fn endpoint(instance: &mesh::Instance, addresses: &Addresses) -> Option<Endpoint> {
-    let address = addresses.get(&instance.name).copied().or(instance.inbound)?;
-    Some(Endpoint { instance: instance.name.clone(), version: instance.version.clone(), address })
+/// What a proxy has, or was sent: since when each part is what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// The mesh.
+    pub mesh: Option<Revision>,
+    /// The policies.
+    pub policies: Option<Revision>,
+}
+
+impl Parts {
+    /// What proxies of `services` should have.
+    pub fn of(snapshot: &Snapshot, services: &[String]) -> Self {
+        Self { mesh: Some(snapshot.mesh_since()), policies: Some(snapshot.told_since(services)) }
+    }
 }

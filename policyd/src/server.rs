@@ -20,9 +20,9 @@ use tracing::{debug, warn};
 
 use crate::limits::{Charge, Store};
 use crate::metrics::Metrics;
-use crate::publish::{self, Addresses};
+use crate::proxies::Proxies;
+use crate::publish::{self, Parts, Publisher};
 use crate::snapshot::{Current, Snapshot};
-pub use watcher::HEARTBEAT;
 use watcher::Watcher;
 
 /// The largest message accepted, in bytes. A Check carries the head of one request.
@@ -49,8 +49,10 @@ pub struct Server {
     pub current: Current,
     /// The state of mesh-wide limits.
     pub limits: Mutex<Store>,
-    /// Inbound addresses the bundle leaves open.
-    pub addresses: Arc<Addresses>,
+    /// What proxies are told.
+    pub publisher: Arc<Publisher>,
+    /// The proxies that watch.
+    pub proxies: Arc<Proxies>,
     /// The time.
     pub clock: Clock,
     /// When to stop.
@@ -125,17 +127,22 @@ impl PolicyService for Server {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let peer = self.peer(&request)?;
         let mut incoming = request.into_inner();
-        let hello = self.hello(&mut incoming).await?;
+        let mut hello = self.hello(&mut incoming).await?;
+        hello.services.sort();
+        hello.services.dedup();
         let snapshot = self.current.get();
         hello.services.iter().try_for_each(|service| may_ask(&snapshot, &peer.id, service))?;
         // One message: the watcher waits for room before it decides what to send.
         let (outgoing, messages) = mpsc::channel(1);
+        let place = self.proxies.place(hello.instance.clone(), peer.id.to_string(), hello.services.clone());
         let watcher = Watcher {
             peer,
             clock: self.clock.clone(),
             instance: hello.instance,
             services: hello.services,
-            addresses: self.addresses.clone(),
+            publisher: self.publisher.clone(),
+            place,
+            has: Parts { mesh: hello.mesh.map(Into::into), policies: hello.policies.map(Into::into) },
             current: self.current.clone(),
             metrics: self.metrics.clone(),
             incoming,

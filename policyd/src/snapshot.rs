@@ -1,11 +1,14 @@
 //! The state that decides: immutable, numbered, replaced whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::Revision;
 use tokio::sync::watch;
 
 use crate::bundle::Bundle;
+use crate::concern::{Concern, Concerns};
+use crate::digest::Digest;
 use crate::handlers::Handlers;
 
 /// Everything a decision is made from, at one revision.
@@ -17,6 +20,90 @@ pub struct Snapshot {
     pub bundle: Arc<Bundle>,
     /// The check adapters, running.
     pub handlers: Arc<Handlers>,
+    concerns: Arc<Concerns>,
+    mesh: Since<Digest>,
+    services: BTreeMap<String, Standing>,
+    /// When a service was last taken out of the mesh.
+    removed: Revision,
+}
+
+/// Since when things are as they are for one service.
+#[derive(Clone, Debug)]
+struct Standing {
+    /// What decisions on it are made from, the versions of the check adapters that are asked included.
+    decisions: Since<(Digest, Vec<Option<u64>>)>,
+    /// What its proxies are told: that, and more.
+    told: Since<Digest>,
+}
+
+/// Something, and the revision since which it is what it is.
+#[derive(Clone, Debug)]
+struct Since<T> {
+    content: T,
+    revision: Revision,
+}
+
+impl<T: PartialEq> Since<T> {
+    fn after(previous: Option<&Self>, content: T, now: Revision) -> Self {
+        let same = previous.filter(|previous| previous.content == content);
+        Self { content, revision: same.map_or(now, |same| same.revision) }
+    }
+}
+
+impl Snapshot {
+    fn new(
+        revision: Revision,
+        bundle: Arc<Bundle>,
+        handlers: Arc<Handlers>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let concerns = match previous.filter(|previous| Arc::ptr_eq(&previous.bundle, &bundle)) {
+            Some(same) => same.concerns.clone(),
+            None => Arc::new(Concerns::of(&bundle)),
+        };
+        let standing = |(name, concern): (&String, &Concern)| {
+            let before = previous.and_then(|previous| previous.services.get(name));
+            let versions = concern.handlers.iter().map(|name| handlers.version(name)).collect();
+            let decisions = (concern.decisions, versions);
+            let decisions = Since::after(before.map(|before| &before.decisions), decisions, revision);
+            let mut told = Since::after(before.map(|before| &before.told), concern.told, revision);
+            told.revision = if decisions.revision == revision { revision } else { told.revision };
+            (name.clone(), Standing { decisions, told })
+        };
+        let kept = |name| concerns.services.contains_key(name);
+        let removed = match previous {
+            Some(previous) if previous.services.keys().all(kept) => previous.removed,
+            _ => revision,
+        };
+        Self {
+            revision,
+            mesh: Since::after(previous.map(|previous| &previous.mesh), concerns.mesh, revision),
+            services: concerns.services.iter().map(standing).collect(),
+            removed,
+            bundle,
+            handlers,
+            concerns,
+        }
+    }
+
+    /// The revision of the decisions on `service`: since then they are all what they are (see [`crate::concern`]).
+    pub fn decisions_since(&self, service: &str) -> Revision {
+        self.services.get(service).map_or(self.removed, |standing| standing.decisions.revision)
+    }
+
+    /// Since when proxies of `services` are told what they are told of them.
+    pub fn told_since(&self, services: &[String]) -> Revision {
+        let since = |service: &String| {
+            // A service that is gone has changed when it, or one after it, went.
+            self.services.get(service).map_or(self.removed, |standing| standing.told.revision)
+        };
+        services.iter().map(since).max_by_key(|revision| revision.number).unwrap_or(self.revision)
+    }
+
+    /// Since when every proxy is told what it is told of the mesh.
+    pub const fn mesh_since(&self) -> Revision {
+        self.mesh.revision
+    }
 }
 
 /// Where the current snapshot is published, and where everyone reads it.
@@ -27,7 +114,7 @@ impl Current {
     /// Publishes a first snapshot.
     pub fn new(bundle: Arc<Bundle>, handlers: Arc<Handlers>, epoch: u64) -> Self {
         let revision = Revision { epoch, number: 1 };
-        Self(watch::Sender::new(Arc::new(Snapshot { revision, bundle, handlers })))
+        Self(watch::Sender::new(Arc::new(Snapshot::new(revision, bundle, handlers, None))))
     }
 
     /// The current snapshot.
@@ -40,14 +127,14 @@ impl Current {
         self.0.subscribe()
     }
 
-    /// Replaces bundle and handlers. Every decision made before is out of date from here on.
-    pub fn publish(&self, bundle: Arc<Bundle>, handlers: Arc<Handlers>) -> Revision {
-        let mut revision = Revision::default();
-        // Read and written under one lock: two calls at once never give one number to two states.
-        self.0.send_modify(|snapshot| {
-            revision = snapshot.revision.next();
-            *snapshot = Arc::new(Snapshot { revision, bundle, handlers });
-        });
-        revision
+    /// What replaces the current snapshot. O(the size of the bundle), unless it is the same bundle.
+    pub fn next(&self, bundle: Arc<Bundle>, handlers: Arc<Handlers>) -> Snapshot {
+        let previous = self.get();
+        Snapshot::new(previous.revision.next(), bundle, handlers, Some(&previous))
+    }
+
+    /// Replaces the current snapshot. Only one task may do so: `next` was made from the one before.
+    pub fn publish(&self, next: Snapshot) {
+        self.0.send_replace(Arc::new(next));
     }
 }

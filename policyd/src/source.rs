@@ -23,9 +23,12 @@ use crate::delivery::standing::Standing;
 use crate::delivery::{Delivered, Delivery, Digest};
 use crate::handlers::{Changes, Handlers};
 use crate::metrics::Metrics;
-use crate::snapshot::Current;
+use crate::proxies::Proxies;
+use crate::snapshot::{Current, Snapshot};
 
 mod told;
+
+use told::{crashed, warn_of};
 
 /// A change counts once the files have stayed the same for this long,
 const QUIET: Duration = Duration::from_millis(20);
@@ -68,6 +71,8 @@ pub struct Source {
 pub struct Surroundings {
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Are told of each change before it is published.
+    pub proxies: Arc<Proxies>,
     /// Is told when another bundle than the source's serves.
     pub readiness: Readiness,
     /// For the history.
@@ -109,6 +114,10 @@ impl Source {
         let delivery = Arc::new(delivery);
         let First { bundle, handlers, delivered, why, refused } = first(&delivery).await?;
         warn_of(&bundle.warnings);
+        let mut answers = Changes::new();
+        handlers.listen(&Handlers::default(), &mut answers);
+        let current = Current::new(Arc::new(bundle), Arc::new(handlers), epoch);
+        surroundings.proxies.publishing(current.get().revision);
         let mut source = Self {
             delivery,
             in_force: delivered,
@@ -117,8 +126,8 @@ impl Source {
             keep_failed: false,
             aside: None,
             refused: None,
-            answers: handlers.changes(),
-            current: Current::new(Arc::new(bundle), Arc::new(handlers), epoch),
+            answers,
+            current,
             surroundings,
             stood: None,
             status: watch::Sender::default(),
@@ -151,7 +160,7 @@ impl Source {
                 () = lifecycle.stopping() => break,
                 Some(()) = self.changes.recv() => self.look().await,
                 _ = poll.tick() => self.look().await,
-                Some(_) = self.answers.next() => self.republish().await,
+                Some((name, _)) = self.answers.next() => self.republish(&name).await,
             }
         }
         self.current.get().handlers.close().await;
@@ -259,17 +268,29 @@ impl Source {
             }
         };
         // Not remembered as refused: what handlers need, such as a list's file, may be there at the next look.
-        let handlers = Handlers::start(&bundle).await?;
+        let before = self.current.get();
+        let handlers = Arc::new(before.handlers.next(&bundle).await?);
         warn_of(&bundle.warnings);
-        // Listened to before anyone asks them. The handlers before end with the last Check that uses them.
-        self.answers = handlers.changes();
-        let revision = self.current.publish(Arc::new(bundle), Arc::new(handlers));
-        self.surroundings.metrics.published(revision.number);
+        // Off the runtime's threads: a large bundle takes a while to compare.
+        let (current, running) = (self.current.clone(), handlers.clone());
+        let next = spawn_blocking(move || current.next(Arc::new(bundle), running)).await;
+        let next = next.map_err(|error| crashed(&error))?;
+        // Listened to before anyone asks them. Handlers that are gone end with the last Check that uses them.
+        handlers.listen(&before.handlers, &mut self.answers);
+        let revision = self.publish(next);
         (self.in_force, self.why, self.refused) = (delivered, why, None);
         // In force first: what enforces must not wait for a disk.
         self.kept = None;
         self.keep().await;
         Ok(revision)
+    }
+
+    fn publish(&self, next: Snapshot) -> Revision {
+        let revision = next.revision;
+        self.surroundings.proxies.publishing(revision);
+        self.current.publish(next);
+        self.surroundings.metrics.published(revision.number);
+        revision
     }
 
     /// All identities, policyd's too, belong to the trust domain it started with.
@@ -283,11 +304,11 @@ impl Source {
     }
 
     /// The same bundle under a new revision: what an adapter answered before may no longer hold.
-    async fn republish(&mut self) {
+    async fn republish(&mut self, handler: &str) {
         let before = self.current.get();
-        let revision = self.current.publish(before.bundle.clone(), before.handlers.clone());
-        self.surroundings.metrics.published(revision.number);
-        info!(%revision, "a check adapter's answers have changed");
+        let handlers = Arc::new(before.handlers.changed(handler));
+        let revision = self.publish(self.current.next(before.bundle.clone(), handlers));
+        info!(%revision, handler, "a check adapter's answers have changed");
         // A list that was edited is a part of what is in force: without it the last good bundle would be an older one.
         self.keep().await;
         self.stand().await;
@@ -372,18 +393,6 @@ async fn load(delivered: &Delivered) -> Result<Bundle, Findings> {
     match spawn_blocking(move || Bundle::load(&files)).await {
         Ok(result) => result,
         Err(error) => Err(crashed(&error)),
-    }
-}
-
-/// A fault of ours, or of Cedar's, must not end the task: what is in force stays so.
-fn crashed(error: &tokio::task::JoinError) -> Findings {
-    Finding::in_file(mesh::FILE, format!("the bundle can't be checked, by a fault of Tidegate: {error}"))
-        .into()
-}
-
-fn warn_of(findings: &Findings) {
-    if !findings.is_empty() {
-        warn!("the bundle is in force, but look at this:\n{}", findings.render(false));
     }
 }
 

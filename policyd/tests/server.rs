@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api::config::Config;
 use api::policy::policy_service_client::PolicyServiceClient;
 use api::policy::{self as wire, watch_request, watch_response};
 use daemon::{Clock, Lifecycle, Readiness};
@@ -17,7 +18,10 @@ use tempfile::TempDir;
 use tidegate_policyd::delivery::{self, Delivery};
 use tidegate_policyd::limits::Store;
 use tidegate_policyd::metrics::Metrics;
+use tidegate_policyd::proxies::{Proxies, State};
+use tidegate_policyd::publish::Publisher;
 use tidegate_policyd::server::{CHARGES_MAX, KEY_SIZE_MAX, MESSAGE_SIZE_MAX, Server};
+use tidegate_policyd::snapshot::Current;
 use tidegate_policyd::source::{Source, Surroundings};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -52,6 +56,8 @@ struct Policyd {
     clock: Clock,
     lifecycle: Lifecycle,
     folder: TempDir,
+    proxies: Arc<Proxies>,
+    current: Current,
 }
 
 impl Policyd {
@@ -62,8 +68,13 @@ impl Policyd {
         }
         let (pki, clock, lifecycle) = (Pki::new(), Clock::system(), Lifecycle::new());
         let metrics = Arc::new(Metrics::new(&daemon::Metrics::new()));
-        let surroundings =
-            Surroundings { metrics: metrics.clone(), readiness: Readiness::new(), clock: Clock::system() };
+        let proxies = Arc::new(Proxies::new(clock.clone(), metrics.clone()));
+        let surroundings = Surroundings {
+            metrics: metrics.clone(),
+            proxies: proxies.clone(),
+            readiness: Readiness::new(),
+            clock: Clock::system(),
+        };
         let delivery = Delivery::open(delivery::Config::folder(folder.path().to_owned())).unwrap();
         let source = Source::start(delivery, 1, surroundings).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,14 +82,18 @@ impl Policyd {
         let server = Server {
             current: source.current(),
             limits: Mutex::new(Store::default()),
-            addresses: Arc::new([("stock-v1".to_owned(), "127.0.0.1:9".parse().unwrap())].into()),
+            publisher: Arc::new(Publisher::new(
+                [("stock-v1".to_owned(), "127.0.0.1:9".parse().unwrap())].into(),
+            )),
+            proxies: proxies.clone(),
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
             metrics,
         };
+        let current = server.current.clone();
         server.serve(listener, &pki.source(&id()));
         lifecycle.spawn(source.run(lifecycle.clone()));
-        Self { pki, address, clock, lifecycle, folder }
+        Self { pki, address, clock, lifecycle, folder, proxies, current }
     }
 
     /// A client with the identity of this service.
@@ -190,11 +205,12 @@ async fn input_has_limits() {
     let long = "k".repeat(KEY_SIZE_MAX + 1);
     assert_eq!(stock.take(take(&[("wide", &long)])).await.unwrap_err().code(), Code::InvalidArgument);
     for services in [vec![], vec!["stock".to_owned(); 101]] {
-        let hello = wire::Hello { instance: "x".into(), services };
+        let hello = wire::Hello { instance: "x".into(), services, ..wire::Hello::default() };
         let status = watch(&mut stock, watch_request::Message::Hello(hello)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     }
-    let hello = wire::Hello { instance: "x".repeat(257), services: vec!["stock".into()] };
+    let (instance, services) = ("x".repeat(257), vec!["stock".into()]);
+    let hello = wire::Hello { instance, services, ..wire::Hello::default() };
     let status = watch(&mut stock, watch_request::Message::Hello(hello)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     drop(stock);
@@ -234,55 +250,163 @@ async fn watch(
 }
 
 fn hello(service: &str) -> watch_request::Message {
-    watch_request::Message::Hello(wire::Hello { instance: "one".into(), services: vec![service.into()] })
+    let (instance, services) = ("one".into(), vec![service.into()]);
+    watch_request::Message::Hello(wire::Hello { instance, services, ..wire::Hello::default() })
 }
 
 async fn next(answers: &mut Streaming<wire::WatchResponse>) -> watch_response::Message {
     answers.message().await.unwrap().unwrap().message.unwrap()
 }
 
+/// The next Config, acknowledged with `error`; what it makes of `before`.
+async fn config(watching: &mut Watching, before: &Config, error: &str) -> (wire::Config, Config) {
+    loop {
+        let watch_response::Message::Config(config) = next(&mut watching.1).await else { continue };
+        let ack = wire::Ack { revision: config.revision, error: error.into() };
+        let message = Some(watch_request::Message::Ack(ack));
+        watching.0.send(wire::WatchRequest { message }).await.unwrap();
+        return (config.clone(), before.with(config).unwrap());
+    }
+}
+
+/// The answer to a Ping, before which no Config comes.
+async fn ping(watching: &mut Watching, number: u64) -> wire::Heartbeat {
+    let message = Some(watch_request::Message::Ping(wire::Ping { number }));
+    watching.0.send(wire::WatchRequest { message }).await.unwrap();
+    loop {
+        match next(&mut watching.1).await {
+            watch_response::Message::Heartbeat(heartbeat) if heartbeat.number == number => return heartbeat,
+            watch_response::Message::Heartbeat(_) => {}
+            watch_response::Message::Config(config) => panic!("{config:?} concerns others"),
+        }
+    }
+}
+
+fn at(number: u64) -> wire::Revision {
+    wire::Revision { epoch: 1, number }
+}
+
+/// Which parts a Config has.
+fn parts(config: &wire::Config) -> (bool, bool) {
+    (config.mesh.is_some(), config.policies.is_some())
+}
+
+impl Policyd {
+    /// Changes a file, and waits until a snapshot with it is published.
+    async fn write(&self, name: &str, text: &str) {
+        let mut snapshots = self.current.subscribe();
+        snapshots.mark_unchanged();
+        // Renamed, so that it is never seen half-written.
+        let written = self.folder.path().join(".written");
+        std::fs::write(&written, text).unwrap();
+        std::fs::rename(written, self.folder.path().join(name)).unwrap();
+        snapshots.changed().await.unwrap();
+    }
+
+    fn state(&self) -> (State, Option<String>, Option<String>) {
+        let [proxy] = self.proxies.list().proxies.try_into().unwrap();
+        (proxy.state, proxy.revision, proxy.error)
+    }
+}
+
 #[tokio::test]
-async fn a_proxy_is_told_of_every_change_and_of_its_own_services_policies_alone() {
+async fn a_proxy_is_told_of_its_own_services_policies_alone_and_only_when_they_change() {
     let policyd = Policyd::start().await;
     let mut client = policyd.client("shop", "orders");
-    let (_sender, mut answers) = watch(&mut client, hello("orders")).await.unwrap();
-    let watch_response::Message::Config(config) = next(&mut answers).await else { panic!("no Config first") };
-    assert_eq!(config.revision, Some(wire::Revision { epoch: 1, number: 1 }));
-    let atoms: Vec<_> =
-        config.services.iter().map(|s| (s.name.as_str(), s.atoms.as_ref().map(|a| a.atoms.len()))).collect();
-    assert_eq!(atoms, [("orders", Some(1)), ("stock", None)]);
-    let limits: Vec<&str> = config.limits.iter().map(|limit| limit.name.as_str()).collect();
+    let mut watching = watch(&mut client, hello("orders")).await.unwrap();
+    let (wire, first) = config(&mut watching, &Config::default(), "").await;
+    assert_eq!((wire.revision, parts(&wire)), (Some(at(1)), (true, true)));
+    let names: Vec<&str> = first.mesh.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["orders", "stock"]);
+    assert_eq!(first.mesh.services[1].endpoints[0].address, "127.0.0.1:9".parse().unwrap());
+    let [orders] = first.policies.services.as_slice() else { panic!("{:?}", first.policies) };
+    assert_eq!((orders.service.as_str(), orders.atoms.atoms().len()), ("orders", 1));
+    let limits: Vec<&str> = first.policies.limits.iter().map(|limit| limit.name.as_str()).collect();
     assert_eq!(limits, ["wide", "other"]);
-    assert_eq!(config.services[1].endpoints[0].address, "127.0.0.1:9");
 
-    let beat = next(&mut answers).await;
-    let heartbeat = wire::Heartbeat { floor: Some(wire::Revision { epoch: 1, number: 1 }) };
-    assert_eq!(beat, watch_response::Message::Heartbeat(heartbeat));
+    let floors = |number| vec![wire::Floor { service: "orders".into(), revision: Some(at(number)) }];
+    let beat = ping(&mut watching, 1).await;
+    assert_eq!((beat.revision, beat.floors), (Some(at(1)), floors(1)));
+    assert_eq!(policyd.state(), (State::Current, Some("1.1".into()), None));
 
-    std::fs::write(policyd.folder.path().join("acl.cedar"), "").unwrap();
-    let mut floors = Vec::new();
-    let changed = loop {
-        match next(&mut answers).await {
-            watch_response::Message::Config(config) => break config,
-            watch_response::Message::Heartbeat(heartbeat) => floors.extend(heartbeat.floor),
-        }
-    };
-    assert!(floors.iter().all(|floor| floor.number == 1), "a floor came before its Config");
-    assert_eq!(changed.revision, Some(wire::Revision { epoch: 1, number: 2 }));
-    assert!(changed.services[0].atoms.as_ref().unwrap().atoms.is_empty());
+    // A policy of another service: the proxy is in step, and is told nothing but that.
+    policyd.write("acl.cedar", &ACL.replace("\"GET\"", "\"PUT\"")).await;
+    let beat = ping(&mut watching, 2).await;
+    assert_eq!((beat.revision, beat.floors), (Some(at(2)), floors(1)));
+    policyd.proxies.until_in_step(&["one".into()], at(2).into()).await;
+    assert_eq!(policyd.state(), (State::Current, Some("1.1".into()), None));
+
+    // A policy for all: the policies, and not the mesh.
+    policyd.write("acl.cedar", "").await;
+    let (wire, changed) = config(&mut watching, &first, "").await;
+    assert_eq!((wire.revision, parts(&wire)), (Some(at(3)), (false, true)));
+    assert_eq!(changed.policies.services[0].revision, at(3).into());
+    assert!(changed.policies.services[0].atoms.atoms().is_empty());
+    assert_eq!(ping(&mut watching, 3).await.floors, floors(3));
+
+    // A limit of its own: what is told changes, decisions do not.
+    policyd
+        .write(
+            "limits.yaml",
+            &LIMITS.replace(
+                "name: other, service: orders, rate: 1/h",
+                "name: other, service: orders, rate: 2/h",
+            ),
+        )
+        .await;
+    let (_, changed) = config(&mut watching, &changed, "").await;
+    assert_eq!(changed.policies.services[0].revision, at(3).into());
 
     // The service becomes another's: its policies are none of this proxy's business any more.
-    let moved = MESH.replace("namespace: shop", "enforcement: observe, namespace: moved");
-    std::fs::write(policyd.folder.path().join("mesh.yaml"), moved).unwrap();
-    let moved = loop {
-        if let watch_response::Message::Config(config) = next(&mut answers).await {
-            break config;
-        }
-    };
-    assert!(moved.services.iter().all(|service| service.atoms.is_none()));
-    let modes: Vec<_> = moved.services.iter().map(wire::Service::enforcement).collect();
-    assert_eq!(modes, [wire::Enforcement::Observe, wire::Enforcement::Enforce]);
+    policyd.write("mesh.yaml", &MESH.replace("namespace: shop", "namespace: moved")).await;
+    let (wire, moved) = config(&mut watching, &changed, "").await;
+    assert_eq!(parts(&wire), (true, true));
+    assert!(moved.policies.services.is_empty());
     drop(client);
+    policyd.stop().await;
+}
+
+#[tokio::test]
+async fn a_reconnecting_proxy_is_sent_what_it_lacks() {
+    let policyd = Policyd::start().await;
+    let mut client = policyd.client("shop", "orders");
+    let again = |mesh, policies| {
+        let (instance, services) = ("one".into(), vec!["orders".into()]);
+        watch_request::Message::Hello(wire::Hello { instance, services, mesh, policies })
+    };
+    let mut watching = watch(&mut client, again(Some(at(1)), Some(at(1)))).await.unwrap();
+    let watch_response::Message::Heartbeat(hello) = next(&mut watching.1).await else { panic!("an answer") };
+    assert_eq!((hello.number, hello.revision), (0, Some(at(1))));
+    assert_eq!(ping(&mut watching, 7).await.revision, Some(at(1)));
+    assert_eq!(policyd.state(), (State::Current, None, None));
+    let others = wire::Revision { epoch: 2, number: 1 };
+    for (mesh, policies, sent) in [
+        (Some(at(1)), Some(others), (false, true)),
+        (Some(others), Some(at(1)), (true, false)),
+        (None, None, (true, true)),
+    ] {
+        let mut watching = watch(&mut client, again(mesh, policies)).await.unwrap();
+        let watch_response::Message::Config(config) = next(&mut watching.1).await else { panic!("a Config") };
+        assert_eq!(parts(&config), sent);
+    }
+    drop(client);
+    policyd.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_proxy_refused_is_known_and_sent_again_whole_with_the_next_change() {
+    let policyd = Policyd::start().await;
+    let mut client = policyd.client("shop", "orders");
+    let mut watching = watch(&mut client, hello("orders")).await.unwrap();
+    let (_, before) = config(&mut watching, &Config::default(), "no such folder").await;
+    assert_eq!(ping(&mut watching, 1).await.number, 1);
+    assert_eq!(policyd.state(), (State::Refused, None, Some("no such folder".into())));
+    policyd.write("acl.cedar", &ACL.replace("\"GET\"", "\"PUT\"")).await;
+    let (wire, _) = config(&mut watching, &before, "").await;
+    assert_eq!((wire.revision, parts(&wire)), (Some(at(2)), (true, true)));
+    ping(&mut watching, 2).await;
+    assert_eq!(policyd.state(), (State::Current, Some("1.2".into()), None));
+    drop((watching, client));
     policyd.stop().await;
 }
 

@@ -11,7 +11,6 @@ use daemon::{Admin, BlockReady, Clock, Lifecycle, Readiness};
 use identity::Source;
 use identity::client::Event;
 use identity::tls::{self, ClientAuth};
-use model::Revision;
 use tokio::net::TcpListener;
 
 use crate::access_log::AccessLog;
@@ -23,9 +22,10 @@ use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
 use crate::listener::Listener;
 use crate::metrics::Metrics;
-use crate::policy_client::{Client, Watcher};
+use crate::policy_client::{Client, Parts, Watcher};
 use crate::pool;
 use crate::request::Proxy;
+use crate::staleness;
 
 /// How long a drain waits for requests that are under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -148,6 +148,9 @@ impl Frame {
         let client = Arc::new(Client::new(config.policyd.clone(), source.clone(), clock.clone()));
         let watcher = self.watcher(&config, &client, &current, &source, &clock, first_config);
         drop(self.lifecycle.spawn(watcher.watch_until_stopped(self.lifecycle.clone())));
+        let (metrics, lifecycle) = (self.metrics.clone(), self.lifecycle.clone());
+        let telling = staleness::tell_until_stopped(current.clone(), clock.clone(), metrics, lifecycle);
+        drop(self.lifecycle.spawn(telling));
         let proxy = Arc::new(Proxy {
             service: config.service,
             application: Service::application(config.instance, config.application, APPLICATION_TIMEOUT),
@@ -199,8 +202,10 @@ impl Frame {
             service: config.service.clone(),
             applier,
             current: current.clone(),
+            clock: clock.clone(),
             metrics: self.metrics.clone(),
             first_config: Some(first_config),
+            has: Parts::default(),
         }
     }
 }
@@ -229,16 +234,6 @@ impl Sockets {
 }
 
 impl Bound {
-    /// The revision in use.
-    pub fn revision(&self) -> Revision {
-        self.current.applied().config.revision
-    }
-
-    /// Resolves once `revision`, or a later one of its epoch, is in use.
-    pub async fn until_applied(&self, revision: Revision) {
-        self.current.until(|applied| applied.config.revision.reaches(revision)).await;
-    }
-
     /// Stops accepting, lets the requests under way end, and does what reports and logs still have to do.
     ///
     /// False when requests, or then reports, were not done within [`DRAIN_TIMEOUT`].

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adapters::Environment;
-use api::config::{self, Config, DecisionLog, Enforcement, Exposure};
+use api::config::{self, Config, Enforced, Enforcement};
 use arc_swap::ArcSwap;
 use daemon::Clock;
 use identity::Source;
-use model::{AtomSet, FailMode, Keys, Revision};
+use jiff::Timestamp;
+use model::{AtomSet, Keys, Revision};
 use tokio::sync::watch;
 
 use crate::endpoints::Service;
@@ -27,7 +29,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 pub(crate) struct Applied {
     /// As it came.
     pub config: Config,
-    /// What this proxy enforces; nothing before policyd has sent it.
+    /// How requests to this proxy's own service are decided on; nothing before policyd has said it.
     pub enforced: Option<Enforced>,
     /// Every service of the mesh, by name.
     pub services: HashMap<String, Arc<Service>>,
@@ -37,21 +39,6 @@ pub(crate) struct Applied {
     pub reports: Reports,
     /// Makes the keys of requests to this proxy's own service; see [`Applied::keys`].
     pub made_keys: OnceLock<Arc<Keys>>,
-}
-
-/// How requests to this proxy's own service are decided on.
-#[derive(Clone, Debug)]
-pub(crate) struct Enforced {
-    /// The tests that decide.
-    pub atoms: AtomSet,
-    /// What happens when no decision can be had.
-    pub fail_mode: FailMode,
-    /// Who is told which policy denied a request.
-    pub exposure: Exposure,
-    /// What decisions and limits do to requests.
-    pub enforcement: Enforcement,
-    /// How decisions are logged, if they are.
-    pub decision_log: Option<DecisionLog>,
 }
 
 /// Why a configuration can't be applied. The one before stays.
@@ -65,7 +52,7 @@ pub(crate) enum ApplyError {
     Report(#[from] ReportError),
 }
 
-/// The configuration in use and the floor. Clones are the same. Reading them locks nothing.
+/// The configuration in use, the floor, and when policyd last stood by both. Clones are the same. Reading them locks nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Current(Arc<State>);
 
@@ -73,6 +60,10 @@ pub(crate) struct Current(Arc<State>);
 struct State {
     applied: ArcSwap<Applied>,
     floor: ArcSwap<Revision>,
+    /// When policyd last stood by both, in microseconds since 1970; 0: never.
+    heard: AtomicI64,
+    /// Told after each change of that.
+    hearing: watch::Sender<Option<Timestamp>>,
     /// Told after each change of the configuration.
     changed: watch::Sender<()>,
 }
@@ -99,7 +90,7 @@ impl Applier {
     /// When a part of it can't be used. What was in use stays.
     pub(crate) async fn apply(&self, config: Config) -> Result<(), ApplyError> {
         let previous = self.current.applied();
-        let reports = previous.reports.next(&config, &self.environment).await?;
+        let reports = previous.reports.next(&config.policies, &self.environment).await?;
         let connect = |service: &config::Service, address| {
             Pool::to_sidecar(address, service.spiffe_ids.clone(), self.source.clone(), self.clock.clone())
         };
@@ -119,24 +110,19 @@ impl Applied {
         reports: Reports,
         connect: impl Fn(&config::Service, SocketAddr) -> Pool,
     ) -> Result<Self, ApplyError> {
-        let limits = Limits::after(&previous.limits, &config.limits)?;
-        let enforced =
-            config.services.iter().find(|service| service.name == own_service).and_then(|service| {
-                let atoms = service.atoms.clone()?;
-                Some(Enforced {
-                    atoms,
-                    fail_mode: service.fail_mode,
-                    exposure: service.denial_exposure,
-                    enforcement: service.enforcement,
-                    decision_log: service.decision_log.clone(),
-                })
-            });
+        let limits = Limits::after(&previous.limits, &config.policies.limits)?;
+        let own = config.policies.services.iter().find(|enforced| enforced.service == own_service);
+        let enforced = own.cloned();
         let service = |service: &config::Service| {
             let previous = previous.services.get(&service.name).map(Arc::as_ref);
             let made = Service::from_config(service, previous, |address| connect(service, address));
             (service.name.clone(), Arc::new(made))
         };
-        let services = config.services.iter().map(service).collect();
+        let services = if Arc::ptr_eq(&config.mesh, &previous.config.mesh) {
+            previous.services.clone()
+        } else {
+            config.mesh.services.iter().map(service).collect()
+        };
         let made_keys = previous.keys_of(enforced.as_ref().map(|enforced| &enforced.atoms));
         let applied = Self { enforced, services, limits, reports, config, made_keys };
         // Now, so that no request has to wait for it.
@@ -184,10 +170,12 @@ impl Current {
         **self.0.floor.load()
     }
 
-    /// Uses `applied` from now on, whose revision is the floor.
+    /// Uses `applied` from now on; the revision of its decisions is the floor.
     pub(crate) fn replace(&self, applied: Applied) {
         // The floor first: nobody may meet the new configuration together with the old floor.
-        self.raise_floor(applied.config.revision);
+        if let Some(enforced) = &applied.enforced {
+            self.raise_floor(enforced.revision);
+        }
         self.0.applied.store(Arc::new(applied));
         self.0.changed.send_replace(());
     }
@@ -197,6 +185,33 @@ impl Current {
         self.0
             .floor
             .rcu(|floor| if floor.reaches(revision) { Arc::clone(floor) } else { Arc::new(revision) });
+    }
+
+    /// policyd stood by all it had said at the time `at`.
+    pub(crate) fn heard(&self, at: Timestamp) {
+        self.0.heard.store(at.as_microsecond(), Ordering::Release);
+        self.0.hearing.send_replace(Some(at));
+    }
+
+    /// Every news of [`Current::heard`].
+    pub(crate) fn hearing(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.0.hearing.subscribe()
+    }
+
+    /// Whether policyd has been silent for too long, so that decisions made before must not be used at `now`.
+    ///
+    /// They must not either if the clock was set back since: it does not tell how much time has passed.
+    pub(crate) fn is_stale(&self, applied: &Applied, now: Timestamp) -> bool {
+        now < self.last_heard() || now >= self.fresh_until(applied)
+    }
+
+    /// When what is known gets stale, unless policyd says something.
+    pub(crate) fn fresh_until(&self, applied: &Applied) -> Timestamp {
+        self.last_heard().checked_add(applied.config.policies.stale_after).unwrap_or(Timestamp::MAX)
+    }
+
+    fn last_heard(&self) -> Timestamp {
+        Timestamp::from_microsecond(self.0.heard.load(Ordering::Acquire)).unwrap_or_default()
     }
 
     /// The configuration now, or one that is `wanted` and comes within a second.
@@ -226,6 +241,17 @@ mod tests {
         for (raise, floor) in table {
             current.raise_floor(raise);
             assert_eq!(current.floor(), floor);
+        }
+    }
+
+    #[test]
+    fn what_is_known_gets_stale_and_a_clock_that_was_set_back_proves_nothing() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let (current, applied) = (Current::nothing(), Applied::default());
+        assert!(current.is_stale(&applied, second(100)), "nothing was heard yet");
+        current.heard(second(100));
+        for (now, stale) in [(99, true), (100, false), (109, false), (110, true), (1000, true)] {
+            assert_eq!(current.is_stale(&applied, second(now)), stale, "{now}");
         }
     }
 }

@@ -3,14 +3,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::config::{Config, Enforced, Enforcement, Exposure, Policies};
 use async_trait::async_trait;
 use daemon::Clock;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use model::{AtomSet, Attributes, Decision, FailMode, Principal};
 
-use crate::applied::{Applied, Current, Enforced};
+use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
 use crate::path::Query;
@@ -58,17 +60,22 @@ impl Policyd for Answers {
 impl Check {
     /// By these atoms, with this answer.
     pub fn new(atoms: AtomSet, answer: Decision) -> Self {
-        let current = Current::nothing();
-        let config = api::config::Config { revision: answer.revision, ..Default::default() };
+        let (current, clock) = (Current::nothing(), Clock::system());
         let enforced = Enforced {
+            service: "shop".to_owned(),
+            revision: answer.revision,
             atoms,
             fail_mode: FailMode::Closed,
-            exposure: api::config::Exposure::Mesh,
-            enforcement: api::config::Enforcement::Enforce,
+            denial_exposure: Exposure::Mesh,
+            enforcement: Enforcement::Enforce,
             decision_log: None,
         };
+        // No benchmark takes so long: this policyd says nothing more.
+        let policies = Policies { stale_after: Duration::from_secs(86_400), ..Policies::default() };
+        let config = Config { policies: Arc::new(policies), ..Config::default() };
         current.replace(Applied { config, enforced: Some(enforced), ..Applied::default() });
-        Self { checker: Checker::new(Arc::new(Answers(answer)), current, Clock::system()) }
+        current.heard(clock.now());
+        Self { checker: Checker::new(Arc::new(Answers(answer)), current, clock) }
     }
 
     /// The decision on a request, if it is cached.

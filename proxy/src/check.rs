@@ -3,8 +3,10 @@
 //! Never an error: a failure to decide becomes what the service's fail mode says, by name, and only here.
 //!
 //! What makes the cache sound:
-//! - a key is made with the atom set of one revision, and only entries of that very revision answer it;
-//! - that revision must reach the floor, which policyd raises with every change;
+//! - a key is made with the atom set of one revision of the service's decisions, and only entries of that very
+//!   revision answer it;
+//! - that revision must reach the floor, which policyd raises with every change that concerns the service;
+//! - policyd must have stood by that floor not longer ago than the bundle's `stale_after`;
 //! - an answer is kept only if it is of the revision its key was made with, and reaches the floor by then.
 //!
 //! Misses of one key share one question. It runs as a task of its own, so a caller that goes away takes
@@ -105,9 +107,9 @@ impl Checker {
             // No key says all that such a decision depends on, so nobody else's answer will do.
             return Err(Missing::Decision(enforced.fail_mode, None));
         }
-        let revision = applied.config.revision;
+        let revision = enforced.revision;
         with_key(facts, &applied, |key| {
-            let found = self.shared.lookup(key, revision);
+            let found = self.shared.lookup(key, revision, &applied);
             found.ok_or_else(|| Missing::Decision(enforced.fail_mode, Some((revision, Box::from(key)))))
         })
     }
@@ -132,11 +134,12 @@ impl Checker {
 }
 
 impl Shared {
-    fn lookup(&self, key: &[u8], revision: Revision) -> Option<Arc<Decision>> {
-        if !revision.reaches(self.current.floor()) {
+    fn lookup(&self, key: &[u8], revision: Revision, applied: &Applied) -> Option<Arc<Decision>> {
+        let now = self.clock.now();
+        if !revision.reaches(self.current.floor()) || self.current.is_stale(applied, now) {
             return None;
         }
-        self.cache.get(key, revision, self.clock.now())
+        self.cache.get(key, revision, now)
     }
 
     /// The answer to `question`, which may be on its way for somebody else already.

@@ -172,11 +172,6 @@ mod tests {
             spiffe_ids: vec![format!("spiffe://a/ns/b/sa/{account}").parse().unwrap()],
             endpoints: instances.iter().map(endpoint).collect(),
             timeout: Duration::from_secs(1),
-            fail_mode: model::FailMode::Closed,
-            denial_exposure: config::Exposure::Mesh,
-            enforcement: config::Enforcement::Enforce,
-            atoms: None,
-            decision_log: None,
         }
     }
 

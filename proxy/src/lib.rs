@@ -14,8 +14,8 @@
 //! - `respond`: every answer that is not an upstream's;
 //! - `exchange`, `body`, `access_log`, `decision_log`, `metrics`, `report`: what is told of it afterwards.
 //!
-//! Around them: [`config`] (the file), [`app`] (wiring, start, drain), `policy_client` (the way to policyd) and
-//! `applied` (what policyd said last).
+//! Around them: [`config`] (the file), [`app`] (wiring, start, drain), `policy_client` (the way to policyd),
+//! `applied` (what policyd said last) and `staleness` (whether it still speaks).
 //!
 //! # What HTTP/1.1 parts are not spoken
 //! - CONNECT is answered 405; Upgrade is not passed on, so WebSockets are not spoken.
@@ -51,6 +51,7 @@ mod pool;
 mod report;
 mod request;
 mod respond;
+mod staleness;
 mod upstream;
 
 #[cfg(test)]

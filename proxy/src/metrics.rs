@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     cache_entries: Gauge,
     certificate_expiry: Gauge,
     policyd_connected: Gauge,
+    policy_stale: Gauge,
     config_revision: Gauge,
     dropped_log_lines: Family<LogLabels, Counter>,
 }
@@ -104,6 +105,7 @@ impl Metrics {
             cache_entries: Gauge::default(),
             certificate_expiry: Gauge::default(),
             policyd_connected: Gauge::default(),
+            policy_stale: Gauge::default(),
             config_revision: Gauge::default(),
             dropped_log_lines: Family::default(),
         };
@@ -142,8 +144,13 @@ impl Metrics {
                 self.policyd_connected.clone(),
             );
             all.register(
+                "policy_stale",
+                "1 while policyd is silent for too long to use decisions again",
+                self.policy_stale.clone(),
+            );
+            all.register(
                 "config_revision",
-                "Number of the configuration in use",
+                "Number of the newest revision that this proxy is in step with",
                 self.config_revision.clone(),
             );
             all.register("dropped_log_lines", "Lines of logs that were lost", self.dropped_log_lines.clone());
@@ -208,7 +215,12 @@ impl Metrics {
         self.policyd_connected.set(connected.into());
     }
 
-    /// A configuration is in use.
+    /// policyd has been silent for too long, or speaks again.
+    pub(crate) fn stale(&self, stale: bool) {
+        self.policy_stale.set(stale.into());
+    }
+
+    /// All that policyd said up to a revision is in use.
     pub(crate) fn configured(&self, revision: Revision) {
         self.config_revision.set(i64::try_from(revision.number).unwrap_or(i64::MAX));
     }

@@ -1,34 +1,22 @@
 //! The way to policyd: Check and Take for requests, Watch for everything else.
-//!
-//! One task keeps the Watch stream. Each Config is applied as a whole and acknowledged, or refused with the
-//! reason, and then the one before stays. While policyd is away the last Config stays in use.
+
+mod watcher;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::Config;
 use api::policy as wire;
 use api::policy::policy_service_client::PolicyServiceClient;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use backon::{BackoffBuilder, ExponentialBuilder};
-use daemon::{BlockReady, Clock, Lifecycle};
+use daemon::Clock;
 use identity::Source;
-use model::{Attributes, Decision, Revision, SpiffeId};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use model::{Attributes, Decision, SpiffeId};
 use tonic::transport::Channel;
 
-use crate::applied::{Applier, Current};
-use crate::metrics::Metrics;
-
-/// The largest Config accepted, in bytes.
-const CONFIG_MAX: usize = 64 * 1024 * 1024;
-/// Between tries to reach policyd.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+pub(crate) use watcher::{Parts, Watcher};
 
 /// What policyd is asked on behalf of a request.
 #[async_trait]
@@ -90,37 +78,6 @@ pub(crate) struct Client {
     service: ArcSwap<PolicyServiceClient<Channel>>,
 }
 
-/// Keeps the Watch stream.
-#[derive(Debug)]
-pub(crate) struct Watcher {
-    /// The way to policyd.
-    pub client: Arc<Client>,
-    /// This proxy's name, for policyd's logs.
-    pub instance: String,
-    /// The service it enforces for.
-    pub service: String,
-    /// Puts a Config to use.
-    pub applier: Applier,
-    /// What is in use.
-    pub current: Current,
-    /// Where the connection's state is shown.
-    pub metrics: Metrics,
-    /// Dropped with the first Config.
-    pub first_config: Option<BlockReady>,
-}
-
-/// Both directions of an open Watch.
-struct Stream {
-    sender: mpsc::Sender<wire::WatchRequest>,
-    responses: tonic::Streaming<wire::WatchResponse>,
-}
-
-/// How a stream ended, or failed to start.
-struct Ended {
-    was_open: bool,
-    why: tonic::Status,
-}
-
 impl Client {
     /// Connects when first used.
     pub(crate) fn new(address: Address, source: Source, clock: Clock) -> Self {
@@ -164,124 +121,10 @@ impl Policyd for Client {
     }
 }
 
-impl Watcher {
-    /// Watches until the proxy stops.
-    pub(crate) async fn watch_until_stopped(mut self, lifecycle: Lifecycle) {
-        let mut identity = self.client.source.subscribe();
-        let backoff = ExponentialBuilder::new()
-            .with_min_delay(RETRY_MIN)
-            .with_max_delay(RETRY_MAX)
-            .with_jitter()
-            .without_max_times();
-        let mut delays = backoff.build();
-        loop {
-            let ended = tokio::select! {
-                () = lifecycle.stopping() => return,
-                // Our certificate was renewed: the connection is made anew with it, at once.
-                Ok(()) = identity.changed() => {
-                    self.client.reconnect();
-                    continue;
-                }
-                ended = self.watch() => ended,
-            };
-            self.metrics.policyd_connected(false);
-            if ended.was_open {
-                delays = backoff.build();
-            }
-            let delay = delays.next().unwrap_or(RETRY_MAX);
-            tracing::warn!(error = ended.why.message(), retry_in = ?delay, "policyd can't be watched");
-            tokio::select! {
-                () = lifecycle.stopping() => return,
-                () = tokio::time::sleep(delay) => {}
-            }
-        }
-    }
-
-    /// One stream, from its start to its end.
-    async fn watch(&mut self) -> Ended {
-        match self.open().await {
-            Ok(stream) => {
-                self.metrics.policyd_connected(true);
-                Ended { was_open: true, why: self.follow(stream).await }
-            }
-            Err(why) => Ended { was_open: false, why },
-        }
-    }
-
-    async fn open(&self) -> Result<Stream, tonic::Status> {
-        // Room for the Hello and, while it is being sent, one Ack.
-        let (sender, messages) = mpsc::channel(2);
-        let hello = wire::Hello { instance: self.instance.clone(), services: vec![self.service.clone()] };
-        send(&sender, wire::watch_request::Message::Hello(hello)).await?;
-        let mut service = self.client.service().max_decoding_message_size(CONFIG_MAX);
-        let responses = service.watch(ReceiverStream::new(messages)).await?.into_inner();
-        Ok(Stream { sender, responses })
-    }
-
-    async fn follow(&mut self, mut stream: Stream) -> tonic::Status {
-        loop {
-            let ack = match stream.responses.message().await {
-                Ok(Some(response)) => match response.message {
-                    Some(message) => self.take_in(message).await,
-                    None => None,
-                },
-                Ok(None) => return ended(),
-                Err(status) => return status,
-            };
-            let Some(ack) = ack else { continue };
-            if let Err(status) = send(&stream.sender, wire::watch_request::Message::Ack(ack)).await {
-                return status;
-            }
-        }
-    }
-
-    async fn take_in(&mut self, message: wire::watch_response::Message) -> Option<wire::Ack> {
-        match message {
-            wire::watch_response::Message::Heartbeat(heartbeat) => {
-                if let Some(floor) = heartbeat.floor {
-                    self.current.raise_floor(floor.into());
-                }
-                None
-            }
-            wire::watch_response::Message::Config(config) => {
-                let revision = config.revision;
-                let error = self.apply(config).await.err().unwrap_or_default();
-                if error.is_empty() {
-                    self.first_config = None;
-                } else {
-                    tracing::error!(error, "a configuration can't be applied; the one before stays");
-                }
-                Some(wire::Ack { revision, error })
-            }
-        }
-    }
-
-    async fn apply(&self, config: wire::Config) -> Result<(), String> {
-        let config: Config = config.try_into().map_err(|error: api::ConvertError| error.to_string())?;
-        let revision: Revision = config.revision;
-        self.applier.apply(config).await.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
-        self.metrics.configured(revision);
-        tracing::info!(%revision, "configuration applied");
-        Ok(())
-    }
-}
-
 fn connect(address: &Address, source: &Source, clock: &Clock) -> PolicyServiceClient<Channel> {
     let tls =
         identity::tls::client_config(source, clock.clone(), vec![address.id.clone()], identity::tls::H2);
     PolicyServiceClient::new(identity::grpc::channel(address.address, tls))
-}
-
-async fn send(
-    sender: &mpsc::Sender<wire::WatchRequest>,
-    message: wire::watch_request::Message,
-) -> Result<(), tonic::Status> {
-    let request = wire::WatchRequest { message: Some(message) };
-    sender.send(request).await.map_err(|_error| ended())
-}
-
-fn ended() -> tonic::Status {
-    tonic::Status::unavailable("policyd ended the stream")
 }
 
 fn unavailable(status: &tonic::Status) -> Unavailable {

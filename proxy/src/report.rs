@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use adapters::{Adapter, Environment, Handler, Instance, ReportHandler};
-use api::config::{self, Config, ReportInstance, ReportRule};
+use api::config::{self, Policies, ReportInstance, ReportRule};
 use model::{Attributes, ResponseFacts};
 
 /// The handlers and rules in use.
@@ -57,16 +57,20 @@ pub(crate) enum ReportError {
 
 impl Reports {
     /// What a new configuration makes of these. Handlers that did not change stay as they are.
-    pub(crate) async fn next(&self, config: &Config, environment: &Environment) -> Result<Self, ReportError> {
+    pub(crate) async fn next(
+        &self,
+        policies: &Policies,
+        environment: &Environment,
+    ) -> Result<Self, ReportError> {
         let mut handlers = HashMap::new();
-        for handler in &config.handlers {
+        for handler in &policies.handlers {
             let built = match self.handlers.get(&handler.name) {
                 Some(same) if same.config == *handler => same.clone(),
                 _ => Built { config: handler.clone(), handler: build(handler, environment).await? },
             };
             handlers.insert(handler.name.clone(), built);
         }
-        let rules = config.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect();
+        let rules = policies.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect();
         Ok(Self { handlers, rules })
     }
 

@@ -168,8 +168,13 @@ impl Proxy {
 
     fn refuse(&self, record: &mut Record, refusal: &Refusal) -> Response<Body> {
         record.error = Some(refusal.code());
-        let exposure =
-            self.current.applied().enforced.as_ref().map(|enforced| enforced.exposure).unwrap_or_default();
+        let exposure = self
+            .current
+            .applied()
+            .enforced
+            .as_ref()
+            .map(|enforced| enforced.denial_exposure)
+            .unwrap_or_default();
         admission::tell_of(record, refusal, "denied", "refused");
         respond::refuse(refusal, &record.ids.request_id, respond::shows_policy(exposure, &record.principal))
     }

@@ -9,4 +9,5 @@ mod pki;
 mod policyd;
 mod requests;
 mod setting;
+mod staleness;
 mod wire;

@@ -172,11 +172,11 @@ impl World {
         sidecars.chain([&self.mesh.policyd.identity]).map(Source::subscribe).collect()
     }
 
-    /// Waits until every sidecar uses `revision`.
+    /// Waits until every sidecar uses whatever concerns it up to `revision`.
     pub async fn until_applied(&self, revision: Revision) {
-        for sidecar in &self.mesh.sidecars {
-            sidecar.proxy.until_applied(revision).await;
-        }
+        let instances: Vec<String> =
+            self.mesh.sidecars.iter().map(|sidecar| sidecar.instance.name.clone()).collect();
+        self.mesh.policyd.proxies.until_in_step(&instances, revision).await;
     }
 }
 

@@ -73,7 +73,8 @@ async fn a_service_goes_from_off_to_observe_to_enforce() -> Result<()> {
     let verdicts: Vec<_> = decided.iter().map(|line| line["verdict"].as_str()).collect();
     assert_eq!(verdicts, [None, Some("would_deny"), Some("deny"), None, Some("deny")]);
     let sources: Vec<_> = decided.iter().map(|line| line["decision_source"].as_str()).collect();
-    assert_eq!(sources, [Some("off"), Some("miss"), Some("miss"), Some("off"), Some("miss")]);
+    // The mode is no part of the decision, which is made once.
+    assert_eq!(sources, [Some("off"), Some("miss"), Some("hit"), Some("off"), Some("hit")]);
     let observed = decided.get(1).context("no line")?;
     assert_eq!(observed["reasons"][0], "the-page-reads-no-ratings");
     assert_eq!(observed["message"], "forbidden by `the-page-reads-no-ratings`");

@@ -1,57 +1,92 @@
 //! What a proxy is told.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use model::Revision;
+use prost::Message;
 
 use super::limits::fail_mode;
 use super::{ConvertError, converted, millis, parsed, required};
 use crate::config::{
-    Config, DecisionLog, Endpoint, Enforcement, Exposure, ReportAction, ReportHandler, ReportInstance,
-    ReportRule, Service,
+    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, Mesh, Part, Policies, ReportAction,
+    ReportHandler, ReportInstance, ReportRule, Service,
 };
 use crate::policy as wire;
 
+impl Part {
+    /// What every proxy is told, as it is since `since`.
+    pub fn of_mesh(since: Revision, mesh: &Mesh) -> Self {
+        Self { since, content: wire::Mesh::from(mesh).encode_to_vec().into() }
+    }
+
+    /// What some proxies are told of their services, as it is since `since`.
+    pub fn of_policies(since: Revision, policies: &Policies) -> Self {
+        Self { since, content: wire::Policies::from(policies).encode_to_vec().into() }
+    }
+}
+
+impl From<Part> for wire::Part {
+    fn from(part: Part) -> Self {
+        Self { since: Some(part.since.into()), content: part.content }
+    }
+}
+
+impl wire::Part {
+    fn decoded<T: Message + Default>(self, field: &'static str) -> Result<T, ConvertError> {
+        T::decode(self.content).map_err(|error| ConvertError::invalid(field, error))
+    }
+}
+
 impl From<&Config> for wire::Config {
+    /// With both parts, as they are since this revision.
     fn from(config: &Config) -> Self {
         Self {
             revision: Some(config.revision.into()),
-            services: config.services.iter().map(wire::Service::from).collect(),
-            limits: config.limits.iter().map(wire::Limit::from).collect(),
-            handlers: config.handlers.iter().map(wire::ReportHandler::from).collect(),
-            rules: config.rules.iter().map(wire::ReportRule::from).collect(),
+            mesh: Some(Part::of_mesh(config.revision, &config.mesh).into()),
+            policies: Some(Part::of_policies(config.revision, &config.policies).into()),
         }
     }
 }
 
-impl TryFrom<wire::Config> for Config {
+impl Config {
+    /// What `config` makes of this one: the parts that it holds, and those of this one that it leaves out.
+    ///
+    /// # Errors
+    /// When something in it is not valid.
+    pub fn with(&self, config: wire::Config) -> Result<Self, ConvertError> {
+        let mesh = match config.mesh {
+            Some(part) => Arc::new(part.decoded::<wire::Mesh>("config.mesh")?.try_into()?),
+            None => self.mesh.clone(),
+        };
+        let policies = match config.policies {
+            Some(part) => Arc::new(part.decoded::<wire::Policies>("config.policies")?.try_into()?),
+            None => self.policies.clone(),
+        };
+        Ok(Self { revision: required(config.revision, "revision")?.into(), mesh, policies })
+    }
+}
+
+impl From<&Mesh> for wire::Mesh {
+    fn from(mesh: &Mesh) -> Self {
+        Self { services: mesh.services.iter().map(wire::Service::from).collect() }
+    }
+}
+
+impl TryFrom<wire::Mesh> for Mesh {
     type Error = ConvertError;
-    fn try_from(config: wire::Config) -> Result<Self, Self::Error> {
-        Ok(Self {
-            revision: required(config.revision, "revision")?.into(),
-            services: converted(config.services)?,
-            limits: converted(config.limits)?,
-            handlers: converted(config.handlers)?,
-            rules: converted(config.rules)?,
-        })
+    fn try_from(mesh: wire::Mesh) -> Result<Self, Self::Error> {
+        Ok(Self { services: converted(mesh.services)? })
     }
 }
 
 impl From<&Service> for wire::Service {
     fn from(service: &Service) -> Self {
-        let exposure = match service.denial_exposure {
-            Exposure::None => wire::Exposure::None,
-            Exposure::Mesh => wire::Exposure::Mesh,
-            Exposure::All => wire::Exposure::All,
-        };
         Self {
             name: service.name.clone(),
             spiffe_ids: service.spiffe_ids.iter().map(ToString::to_string).collect(),
             endpoints: service.endpoints.iter().map(wire::Endpoint::from).collect(),
             timeout_ms: millis(service.timeout),
-            fail_mode: wire::FailMode::from(service.fail_mode).into(),
-            denial_exposure: exposure.into(),
-            enforcement: wire::Enforcement::from(service.enforcement).into(),
-            atoms: service.atoms.as_ref().map(wire::AtomSet::from),
-            decision_log: service.decision_log.as_ref().map(wire::DecisionLog::from),
         }
     }
 }
@@ -59,26 +94,77 @@ impl From<&Service> for wire::Service {
 impl TryFrom<wire::Service> for Service {
     type Error = ConvertError;
     fn try_from(service: wire::Service) -> Result<Self, Self::Error> {
-        let denial_exposure = match wire::Exposure::try_from(service.denial_exposure) {
+        let ids = service.spiffe_ids.iter().map(|id| parsed(id, "service.spiffe_ids"));
+        Ok(Self {
+            name: service.name,
+            spiffe_ids: ids.collect::<Result<_, _>>()?,
+            endpoints: converted(service.endpoints)?,
+            timeout: Duration::from_millis(service.timeout_ms),
+        })
+    }
+}
+
+impl From<&Policies> for wire::Policies {
+    fn from(policies: &Policies) -> Self {
+        Self {
+            services: policies.services.iter().map(wire::Enforced::from).collect(),
+            limits: policies.limits.iter().map(wire::Limit::from).collect(),
+            handlers: policies.handlers.iter().map(wire::ReportHandler::from).collect(),
+            rules: policies.rules.iter().map(wire::ReportRule::from).collect(),
+            stale_after_ms: millis(policies.stale_after),
+        }
+    }
+}
+
+impl TryFrom<wire::Policies> for Policies {
+    type Error = ConvertError;
+    fn try_from(policies: wire::Policies) -> Result<Self, Self::Error> {
+        Ok(Self {
+            services: converted(policies.services)?,
+            limits: converted(policies.limits)?,
+            handlers: converted(policies.handlers)?,
+            rules: converted(policies.rules)?,
+            stale_after: Duration::from_millis(policies.stale_after_ms),
+        })
+    }
+}
+
+impl From<&Enforced> for wire::Enforced {
+    fn from(enforced: &Enforced) -> Self {
+        let exposure = match enforced.denial_exposure {
+            Exposure::None => wire::Exposure::None,
+            Exposure::Mesh => wire::Exposure::Mesh,
+            Exposure::All => wire::Exposure::All,
+        };
+        Self {
+            service: enforced.service.clone(),
+            revision: Some(enforced.revision.into()),
+            fail_mode: wire::FailMode::from(enforced.fail_mode).into(),
+            denial_exposure: exposure.into(),
+            enforcement: wire::Enforcement::from(enforced.enforcement).into(),
+            atoms: Some((&enforced.atoms).into()),
+            decision_log: enforced.decision_log.as_ref().map(wire::DecisionLog::from),
+        }
+    }
+}
+
+impl TryFrom<wire::Enforced> for Enforced {
+    type Error = ConvertError;
+    fn try_from(enforced: wire::Enforced) -> Result<Self, Self::Error> {
+        let denial_exposure = match wire::Exposure::try_from(enforced.denial_exposure) {
             Ok(wire::Exposure::None) => Exposure::None,
             Ok(wire::Exposure::Mesh) => Exposure::Mesh,
             Ok(wire::Exposure::All) => Exposure::All,
-            Err(error) => return Err(ConvertError::invalid("service.denial_exposure", error)),
+            Err(error) => return Err(ConvertError::invalid("enforced.denial_exposure", error)),
         };
         Ok(Self {
-            name: service.name,
-            spiffe_ids: service
-                .spiffe_ids
-                .iter()
-                .map(|id| parsed(id, "service.spiffe_ids"))
-                .collect::<Result<_, _>>()?,
-            endpoints: converted(service.endpoints)?,
-            timeout: Duration::from_millis(service.timeout_ms),
-            fail_mode: fail_mode(service.fail_mode)?,
+            service: enforced.service,
+            revision: required(enforced.revision, "enforced.revision")?.into(),
+            fail_mode: fail_mode(enforced.fail_mode)?,
             denial_exposure,
-            enforcement: enforcement(service.enforcement)?,
-            atoms: service.atoms.map(TryInto::try_into).transpose()?,
-            decision_log: service.decision_log.map(TryInto::try_into).transpose()?,
+            enforcement: enforcement(enforced.enforcement)?,
+            atoms: required(enforced.atoms, "enforced.atoms")?.try_into()?,
+            decision_log: enforced.decision_log.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -122,7 +208,7 @@ fn enforcement(number: i32) -> Result<Enforcement, ConvertError> {
         Ok(wire::Enforcement::Off) => Ok(Enforcement::Off),
         Ok(wire::Enforcement::Observe) => Ok(Enforcement::Observe),
         Ok(wire::Enforcement::Enforce) => Ok(Enforcement::Enforce),
-        Err(error) => Err(ConvertError::invalid("service.enforcement", error)),
+        Err(error) => Err(ConvertError::invalid("enforced.enforcement", error)),
     }
 }
 
@@ -205,24 +291,18 @@ impl TryFrom<wire::ReportInstance> for ReportInstance {
 
 #[cfg(test)]
 mod tests {
-    use model::{AtomSet, FailMode, Name, Operand, Revision};
+    use model::{AtomSet, FailMode, Name, Operand};
 
     use super::*;
 
-    fn service() -> Service {
-        Service {
-            name: "reviews".into(),
-            spiffe_ids: vec!["spiffe://a/ns/b/sa/reviews".parse().unwrap()],
-            endpoints: vec![Endpoint {
-                instance: "reviews-v1".into(),
-                version: "v1".into(),
-                address: "[::1]:80".parse().unwrap(),
-            }],
-            timeout: Duration::from_secs(15),
+    fn enforced() -> Enforced {
+        Enforced {
+            service: "reviews".into(),
+            revision: Revision { epoch: 1, number: 1 },
             fail_mode: FailMode::Open,
             denial_exposure: Exposure::All,
             enforcement: Enforcement::Observe,
-            atoms: Some(AtomSet::new(vec![], true)),
+            atoms: AtomSet::new(vec![], true),
             decision_log: Some(DecisionLog {
                 sample_hits: 0.25,
                 recorded: vec![Name::Cookie("c".into())],
@@ -231,11 +311,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_config_survives_the_wire() {
-        let config = Config {
-            revision: Revision { epoch: 1, number: 2 },
-            services: vec![service()],
+    fn config() -> Config {
+        let service = Service {
+            name: "reviews".into(),
+            spiffe_ids: vec!["spiffe://a/ns/b/sa/reviews".parse().unwrap()],
+            endpoints: vec![Endpoint {
+                instance: "reviews-v1".into(),
+                version: "v1".into(),
+                address: "[::1]:80".parse().unwrap(),
+            }],
+            timeout: Duration::from_secs(15),
+        };
+        let policies = Policies {
+            services: vec![enforced()],
             limits: vec![],
             handlers: vec![ReportHandler {
                 name: "h".into(),
@@ -252,9 +340,29 @@ mod tests {
                     }],
                 }],
             }],
+            stale_after: Duration::from_millis(1500),
         };
-        assert_eq!(Config::try_from(wire::Config::from(&config)), Ok(config));
-        assert_eq!(Config::try_from(wire::Config::default()), Err(ConvertError::Missing("revision")));
+        Config {
+            revision: Revision { epoch: 1, number: 2 },
+            mesh: Arc::new(Mesh { services: vec![service] }),
+            policies: Arc::new(policies),
+        }
+    }
+
+    #[test]
+    fn a_config_survives_the_wire_and_what_it_leaves_out_stays() {
+        let nothing = Config::default();
+        assert_eq!(nothing.with(wire::Config::from(&config())), Ok(config()));
+        let next = Revision { epoch: 1, number: 3 };
+        let policies = Part::of_policies(next, &Policies::default()).into();
+        let only_policies =
+            wire::Config { revision: Some(next.into()), mesh: None, policies: Some(policies) };
+        let expected = Config { revision: next, mesh: config().mesh, policies: Arc::default() };
+        assert_eq!(config().with(only_policies), Ok(expected));
+        assert_eq!(nothing.with(wire::Config::default()), Err(ConvertError::Missing("revision")));
+        let broken = wire::Part { since: None, content: vec![0xff].into() };
+        let broken = wire::Config { mesh: Some(broken), ..wire::Config::from(&config()) };
+        assert!(matches!(nothing.with(broken), Err(ConvertError::Invalid { field: "config.mesh", .. })));
     }
 
     #[test]
@@ -266,19 +374,31 @@ mod tests {
     }
 
     #[test]
-    fn an_enforcement_survives_the_wire_and_none_or_an_unknown_one_never_lets_requests_pass() {
+    fn an_enforcement_survives_the_wire_and_an_unknown_one_never_lets_requests_pass() {
         for enforcement in [Enforcement::Off, Enforcement::Observe, Enforcement::Enforce] {
-            let wire = wire::Service::from(&Service { enforcement, ..service() });
-            assert_eq!(Service::try_from(wire).map(|service| service.enforcement), Ok(enforcement));
+            let wire = wire::Enforced::from(&Enforced { enforcement, ..enforced() });
+            assert_eq!(Enforced::try_from(wire).map(|enforced| enforced.enforcement), Ok(enforcement));
         }
-        let silent = wire::Service::default();
-        assert_eq!(Service::try_from(silent).map(|service| service.enforcement), Ok(Enforcement::Enforce));
-        let unknown = wire::Service { enforcement: 3, ..wire::Service::from(&service()) };
-        let refused = Service::try_from(unknown);
-        let field = "service.enforcement";
+        let silent = wire::Enforced { enforcement: 0, ..wire::Enforced::from(&enforced()) };
+        assert_eq!(Enforced::try_from(silent).map(|e| e.enforcement), Ok(Enforcement::Enforce));
+        let unknown = wire::Enforced { enforcement: 3, ..wire::Enforced::from(&enforced()) };
+        let refused = Enforced::try_from(unknown);
+        let field = "enforced.enforcement";
         assert!(
             matches!(&refused, Err(ConvertError::Invalid { field: f, .. }) if *f == field),
             "{refused:?}"
         );
+    }
+
+    #[test]
+    fn decisions_without_a_revision_or_atoms_are_refused() {
+        let without = |change: fn(&mut wire::Enforced)| {
+            let mut wire = wire::Enforced::from(&enforced());
+            change(&mut wire);
+            Enforced::try_from(wire)
+        };
+        let missing = |field| Err(ConvertError::Missing(field));
+        assert_eq!(without(|wire| wire.revision = None), missing("enforced.revision"));
+        assert_eq!(without(|wire| wire.atoms = None), missing("enforced.atoms"));
     }
 }

@@ -141,7 +141,7 @@ pub struct Balance {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
-    #[prost(oneof = "watch_request::Message", tags = "1, 2")]
+    #[prost(oneof = "watch_request::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<watch_request::Message>,
 }
 /// Nested message and enum types in `WatchRequest`.
@@ -152,6 +152,8 @@ pub mod watch_request {
         Hello(super::Hello),
         #[prost(message, tag = "2")]
         Ack(super::Ack),
+        #[prost(message, tag = "3")]
+        Ping(super::Ping),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -162,14 +164,27 @@ pub struct Hello {
     /// those it enforces for
     #[prost(string, repeated, tag = "2")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// of the Mesh it has from before, if it has one
+    #[prost(message, optional, tag = "3")]
+    pub mesh: ::core::option::Option<Revision>,
+    /// of the Policies likewise
+    #[prost(message, optional, tag = "4")]
+    pub policies: ::core::option::Option<Revision>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {
+    /// of the Config
     #[prost(message, optional, tag = "1")]
     pub revision: ::core::option::Option<Revision>,
     /// not empty: the proxy could not apply it, and keeps what it had
     #[prost(string, tag = "2")]
     pub error: ::prost::alloc::string::String,
+}
+/// The proxy asks whether what it was told still holds. A Hello asks too, with number 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ping {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchResponse {
@@ -186,24 +201,55 @@ pub mod watch_response {
         Heartbeat(super::Heartbeat),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Heartbeat {
-    #[prost(message, optional, tag = "1")]
-    pub floor: ::core::option::Option<Revision>,
-}
+/// The answer to a Ping: whatever concerns the proxy and was published before the Ping came has been sent.
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Heartbeat {
+    /// the Ping's
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// of the policies
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<Revision>,
+    /// of the services that the proxy enforces for
+    #[prost(message, repeated, tag = "3")]
+    pub floors: ::prost::alloc::vec::Vec<Floor>,
+}
+/// Decisions on the service of an older revision are not to be used.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Floor {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<Revision>,
+}
+/// What changed for this proxy, in two parts, each of them whole. A part that is left out is the one that the
+/// proxy has acknowledged, or named in its Hello.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Config {
-    /// also the floor: older decisions are not to be used
+    /// of the policies
     #[prost(message, optional, tag = "1")]
     pub revision: ::core::option::Option<Revision>,
-    #[prost(message, repeated, tag = "2")]
+    /// its content is a Mesh
+    #[prost(message, optional, tag = "2")]
+    pub mesh: ::core::option::Option<Part>,
+    /// its content is a Policies
+    #[prost(message, optional, tag = "3")]
+    pub policies: ::core::option::Option<Part>,
+}
+/// Encoded once for all proxies that are told the same.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Part {
+    /// the revision since which the content is the same
+    #[prost(message, optional, tag = "1")]
+    pub since: ::core::option::Option<Revision>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub content: ::prost::bytes::Bytes,
+}
+/// What every proxy is told.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Mesh {
+    #[prost(message, repeated, tag = "1")]
     pub services: ::prost::alloc::vec::Vec<Service>,
-    #[prost(message, repeated, tag = "3")]
-    pub limits: ::prost::alloc::vec::Vec<Limit>,
-    #[prost(message, repeated, tag = "4")]
-    pub handlers: ::prost::alloc::vec::Vec<ReportHandler>,
-    #[prost(message, repeated, tag = "5")]
-    pub rules: ::prost::alloc::vec::Vec<ReportRule>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Service {
@@ -216,17 +262,40 @@ pub struct Service {
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
     #[prost(uint64, tag = "4")]
     pub timeout_ms: u64,
-    #[prost(enumeration = "FailMode", tag = "5")]
+}
+/// What the proxies of some services are told of them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Policies {
+    #[prost(message, repeated, tag = "1")]
+    pub services: ::prost::alloc::vec::Vec<Enforced>,
+    #[prost(message, repeated, tag = "2")]
+    pub limits: ::prost::alloc::vec::Vec<Limit>,
+    #[prost(message, repeated, tag = "3")]
+    pub handlers: ::prost::alloc::vec::Vec<ReportHandler>,
+    #[prost(message, repeated, tag = "4")]
+    pub rules: ::prost::alloc::vec::Vec<ReportRule>,
+    /// without a Heartbeat for so long, no decision is used again
+    #[prost(uint64, tag = "5")]
+    pub stale_after_ms: u64,
+}
+/// A service that the proxy enforces for.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Enforced {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// of its decisions, and the floor: older ones are not to be used
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<Revision>,
+    #[prost(enumeration = "FailMode", tag = "3")]
     pub fail_mode: i32,
-    #[prost(enumeration = "Exposure", tag = "6")]
+    #[prost(enumeration = "Exposure", tag = "4")]
     pub denial_exposure: i32,
-    /// only for services that the proxy enforces for
-    #[prost(message, optional, tag = "7")]
-    pub atoms: ::core::option::Option<AtomSet>,
-    #[prost(enumeration = "Enforcement", tag = "8")]
+    #[prost(enumeration = "Enforcement", tag = "5")]
     pub enforcement: i32,
-    /// only for services that the proxy enforces for; absent: none
-    #[prost(message, optional, tag = "9")]
+    #[prost(message, optional, tag = "6")]
+    pub atoms: ::core::option::Option<AtomSet>,
+    /// absent: none
+    #[prost(message, optional, tag = "7")]
     pub decision_log: ::core::option::Option<DecisionLog>,
 }
 /// How the decisions on a service's requests are logged.
@@ -791,8 +860,8 @@ pub mod policy_service_client {
                 .insert(GrpcMethod::new("tidegate.policy.v1.PolicyService", "Take"));
             self.inner.unary(req, path, codec).await
         }
-        /// The proxy says hello, then acknowledges each Config; policyd sends a Config at once and on every change,
-        /// and a heartbeat in between. Every Config is the whole state, never a difference.
+        /// The proxy says hello, acknowledges each Config, and pings in between; policyd sends a Config whenever
+        /// something changed that concerns the proxy, and answers each Ping with a Heartbeat.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::WatchRequest>,
@@ -848,8 +917,8 @@ pub mod policy_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// The proxy says hello, then acknowledges each Config; policyd sends a Config at once and on every change,
-        /// and a heartbeat in between. Every Config is the whole state, never a difference.
+        /// The proxy says hello, acknowledges each Config, and pings in between; policyd sends a Config whenever
+        /// something changed that concerns the proxy, and answers each Ping with a Heartbeat.
         async fn watch(
             &self,
             request: tonic::Request<tonic::Streaming<super::WatchRequest>>,

@@ -10,9 +10,19 @@ use serde_json::{Value, json};
 
 use super::cedar_text::Place;
 use super::mesh::Mesh;
+use crate::digest::Digest;
 
 /// The file's name within a bundle.
 pub const FILE: &str = "entities.json";
+
+/// What `entities.json` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Of services, by name.
+    pub of_services: BTreeMap<String, Digest>,
+    /// Of all else.
+    pub of_others: Digest,
+}
 
 /// Builds the entities of a bundle.
 ///
@@ -22,7 +32,7 @@ pub fn build(
     author: Option<&str>,
     schema: &Schema,
     findings: &mut Findings,
-) -> Option<Entities> {
+) -> Option<(Entities, Said)> {
     let source = author.unwrap_or("[]");
     findings.add_source(FILE, source);
     let place = Place::file(FILE, source);
@@ -33,6 +43,7 @@ pub fn build(
             return None;
         }
     };
+    let said = said(&listed);
     let mut entities: BTreeMap<(String, String), Value> = BTreeMap::new();
     for entity in implied(mesh) {
         entities.insert(uid_parts(&entity).unwrap_or_default(), entity);
@@ -48,7 +59,7 @@ pub fn build(
         entities.insert(uid, entity);
     }
     match Entities::from_json_value(entities.into_values().collect(), Some(schema)) {
-        Ok(entities) => Some(entities),
+        Ok(entities) => Some((entities, said)),
         Err(error) => {
             place.diagnose(&error, findings);
             None
@@ -85,6 +96,22 @@ fn implied(mesh: &Mesh) -> Vec<Value> {
         }));
     }
     entities
+}
+
+fn said(listed: &[Value]) -> Said {
+    let mut said = Said::default();
+    let mut others = Vec::new();
+    for entity in listed {
+        let digest = Digest::of(&entity.to_string());
+        match uid_parts(entity) {
+            Some((kind, name)) if kind == "Service" => {
+                let so_far = said.of_services.entry(name).or_default();
+                *so_far = Digest::of(&(*so_far, digest));
+            }
+            _ => others.push(digest),
+        }
+    }
+    Said { of_others: Digest::of_all(others), ..said }
 }
 
 /// A workload that `entities.json` lists only with its groups has the attributes its id implies.

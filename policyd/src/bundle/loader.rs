@@ -70,10 +70,12 @@ impl Loader {
         conditions.validate(&schemas.request, &mut findings);
         let rules = adapters.check(&schemas, &mut findings);
         let entities = entities::build(&mesh, files.text(entities::FILE), &schemas.request, &mut findings);
-        let Some(entities) = entities.filter(|_| !findings.has_errors()) else { return Err(findings) };
-        let of_all = rules.derived(&schemas.types);
+        let Some((entities, said)) = entities.filter(|_| !findings.has_errors()) else {
+            return Err(findings);
+        };
+        let of_rules = rules.derived(&schemas.types);
         let of_service =
-            |name: &String| (name.clone(), atoms.of_service(name, &entities, &schemas.types, &of_all));
+            |name: &String| (name.clone(), atoms.of_service(name, &entities, &schemas.types, &of_rules));
         Ok(Bundle {
             folder: files.folder.clone(),
             atoms: mesh.services.keys().map(of_service).collect(),
@@ -85,6 +87,7 @@ impl Loader {
             policies,
             schemas,
             entities,
+            said,
             limits,
             rules,
             warnings: findings,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::config::{Enforcement, Exposure};
+use api::config::{Enforcement, Exposure, STALE_AFTER};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
@@ -27,6 +27,8 @@ pub const FILE: &str = "mesh.yaml";
 const CERTIFICATE_TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(90 * 86_400));
 /// How long a decision may be reused: up to a day.
 const DECISION_VALIDITY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
+/// How long policyd may be silent: up to a day.
+const STALE_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
 /// How long a response's head may take: up to an hour.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
 /// The most services and the most instances of one service.
@@ -43,6 +45,8 @@ pub struct Mesh {
     pub decision_validity: Duration,
     /// How decisions are logged.
     pub decision_log: DecisionLog,
+    /// How long a proxy may use decisions again without word from policyd.
+    pub stale_after: Duration,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
     /// What `tidegate up` suggests to try.
@@ -139,12 +143,10 @@ impl Reader<'_> {
         let decision_validity =
             self.duration(raw.decision_validity.as_ref(), Duration::from_secs(60), DECISION_VALIDITY);
         let decision_log = decision_log::read(&raw.decision_log, self.source, &mut self.findings);
+        let stale_after = self.duration(raw.stale_after.as_ref(), STALE_AFTER, STALE_AFTER_RANGE);
         if raw.services.len() > COUNT_MAX {
-            self.wrong(
-                &raw.trust_domain,
-                format!("there are more than {COUNT_MAX} services"),
-                "split the mesh",
-            );
+            let message = format!("there are more than {COUNT_MAX} services");
+            self.wrong(&raw.trust_domain, message, "split the mesh");
         }
         // The services are checked even if the trust domain is wrong, so that all mistakes are told at once.
         let domain = trust_domain.or_else(|| "invalid".parse().ok())?;
@@ -160,6 +162,7 @@ impl Reader<'_> {
             certificate_ttl,
             decision_validity,
             decision_log,
+            stale_after,
             services,
             tries: raw.tries.clone(),
         })
@@ -285,11 +288,8 @@ impl Reader<'_> {
                 default
             }
             None => {
-                self.wrong(
-                    text,
-                    format!("`{}` is not a duration", text.value),
-                    "write it as `30s`, `15m` or `1h`",
-                );
+                let message = format!("`{}` is not a duration", text.value);
+                self.wrong(text, message, "write it as `30s`, `15m` or `1h`");
                 default
             }
         }

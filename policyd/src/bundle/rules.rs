@@ -4,7 +4,7 @@
 
 mod parse;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use adapters::{Adapter, Kind};
 use api::config::{ReportAction, ReportHandler, ReportInstance, ReportRule};
@@ -44,6 +44,8 @@ pub struct Handler {
 pub struct Rule {
     /// Its name.
     pub name: String,
+    /// The one service whose requests it is for, or any.
+    pub service: Option<String>,
     actions: Vec<Action>,
 }
 
@@ -73,42 +75,57 @@ impl Rules {
         self.rules.get(name)
     }
 
+    /// All rules, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.values()
+    }
+
     /// Whether the rule called `name` reports anything, so that proxies have to know that it fires.
     pub fn reports(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|rule| rule.actions.iter().any(|action| action.kind == Kind::Report))
+        self.get(name).is_some_and(Rule::reports)
     }
 
-    /// The report handlers, for proxies.
-    pub fn report_handlers(&self) -> Vec<ReportHandler> {
-        let reporting = self.handlers.iter().filter(|(_, handler)| handler.adapter.kind() == Kind::Report);
-        let described = reporting.map(|(name, handler)| ReportHandler {
-            name: name.clone(),
+    /// The atoms of what rules hand to check adapters, by the service of the rules; none stands for all.
+    pub fn derived(&self, types: &Types) -> HashMap<Option<&str>, Derived> {
+        let mut by_service: HashMap<Option<&str>, Derived> = HashMap::new();
+        for rule in self.iter() {
+            let derived = rule.derived(types);
+            let all = by_service.entry(rule.service.as_deref()).or_default();
+            all.atoms.extend(derived.atoms);
+            all.reads_everything |= derived.reads_everything;
+        }
+        by_service
+    }
+
+    /// The handler called `name`, as proxies are told of it, if it reports.
+    pub fn report_handler(&self, name: &str) -> Option<ReportHandler> {
+        let handler = self.handlers.get(name).filter(|handler| handler.adapter.kind() == Kind::Report)?;
+        Some(ReportHandler {
+            name: name.to_owned(),
             adapter: handler.adapter.name().to_owned(),
             config: handler.config.clone(),
-        });
-        described.collect()
+        })
+    }
+}
+
+impl Rule {
+    /// Whether it reports anything.
+    pub fn reports(&self) -> bool {
+        self.actions.iter().any(|action| action.kind == Kind::Report)
     }
 
-    /// The report rules, for proxies.
-    pub fn report_rules(&self) -> Vec<ReportRule> {
-        let actions = |rule: &Rule| {
-            let reporting = rule.actions.iter().filter(|action| action.kind == Kind::Report);
-            reporting.map(report_action).collect()
-        };
-        let rules = self.rules.values().filter(|rule| self.reports(&rule.name));
-        rules.map(|rule| ReportRule { name: rule.name.clone(), actions: actions(rule) }).collect()
+    /// What it reports, as proxies are told of it.
+    pub fn report(&self) -> ReportRule {
+        let reporting = self.actions.iter().filter(|action| action.kind == Kind::Report);
+        ReportRule { name: self.name.clone(), actions: reporting.map(report_action).collect() }
     }
 
-    /// The atoms of everything that check adapters are asked with. Attributes by themselves are read as they were
+    /// The atoms of everything that its check adapters are asked with. Attributes by themselves are read as they were
     /// sent, whatever `types` the author's schema has for them.
-    pub fn derived(&self, types: &Types) -> Derived {
+    fn derived(&self, types: &Types) -> Derived {
         let (mut derived, mut as_sent) = (Derived::default(), Derived::default());
-        let inputs = self
-            .rules
-            .values()
-            .flat_map(Rule::check_actions)
-            .flat_map(|action| &action.instances)
-            .flat_map(|instance| &instance.fields);
+        let inputs =
+            self.check_actions().flat_map(|action| &action.instances).flat_map(|instance| &instance.fields);
         for (_, input) in inputs {
             match input {
                 Input::Operand(operand) => as_sent.operand(operand),
@@ -119,9 +136,7 @@ impl Rules {
         derived.atoms.extend(as_sent.atoms);
         derived
     }
-}
 
-impl Rule {
     /// The actions that have a say in decisions.
     pub fn check_actions(&self) -> impl Iterator<Item = &Action> {
         self.actions.iter().filter(|action| action.kind == Kind::Check)

@@ -16,6 +16,7 @@ use model::{Kind, Name, Record};
 use serde_json::{Value, json};
 
 use super::cedar_text::Place;
+use crate::digest::Digest;
 pub use types::Types;
 
 /// The author's own schema within a bundle.
@@ -37,6 +38,8 @@ pub struct Schemas {
     pub types: Types,
     /// What `request` was made of: equal texts make equal schemas.
     pub text: Value,
+    /// The author's own schema, if there is one.
+    pub author: Option<Digest>,
 }
 
 /// Builds the schemas of a bundle that reads `names`, of which some have `types`.
@@ -68,7 +71,9 @@ pub fn build(author: Option<&str>, names: BTreeSet<Name>, types: Types) -> Resul
         }
     };
     match (checked(request), checked(report)) {
-        (Some(request), Some(report)) => Ok(Schemas { request, report, declared, types, text }),
+        (Some(request), Some(report)) => {
+            Ok(Schemas { request, report, declared, types, text, author: author.map(Digest::of) })
+        }
         _ => Err(findings),
     }
 }

@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 
 use cedar_policy::Entities;
-use cedar_policy_core::ast::{EntityReference, EntityUID, PrincipalOrResourceConstraint, Template};
+use cedar_policy_core::ast::{EntityUID, Template};
 use model::{Atom, AtomSet};
 
 use super::policies::Policy;
 use super::schema::Types;
+use super::scope;
 use crate::atoms::{Derived, read_as};
-use crate::engine::request::{Kind, uid};
 
 /// Atoms by the entity that the scope names as resource, if it names one.
 #[derive(Debug, Default)]
@@ -36,17 +36,7 @@ impl<'a> ScopedAtoms<'a> {
 
     /// Adds the atoms of what `template` says with `slot` as `?resource`.
     pub(super) fn add(&mut self, template: &'a Template, slot: Option<&'a EntityUID>, derived: &'a Derived) {
-        use PrincipalOrResourceConstraint::{Any, Eq, In, Is, IsIn};
-        let named = match template.resource_constraint().as_inner() {
-            Any | Is(_) => None,
-            Eq(EntityReference::EUID(uid))
-            | In(EntityReference::EUID(uid))
-            | IsIn(_, EntityReference::EUID(uid)) => Some(uid.as_ref()),
-            Eq(EntityReference::Slot(_))
-            | In(EntityReference::Slot(_))
-            | IsIn(_, EntityReference::Slot(_)) => slot,
-        };
-        let scope = self.by_scope.entry(named).or_default();
+        let scope = self.by_scope.entry(scope::named_resource(template, slot)).or_default();
         scope.atoms.extend(&derived.atoms);
         scope.reads_everything |= derived.reads_everything;
     }
@@ -64,20 +54,19 @@ impl<'a> ScopedAtoms<'a> {
         self.by_scope.values().flat_map(|scope| &scope.atoms).copied()
     }
 
-    /// The atoms of the service called `name`, whose texts have `types`, and those `of_all` services.
+    /// The atoms of the service called `name`, whose texts have `types`, and those `of_rules`, by service.
     pub(super) fn of_service(
         &self,
         name: &str,
         entities: &Entities,
         types: &Types,
-        of_all: &Derived,
+        of_rules: &HashMap<Option<&str>, Derived>,
     ) -> AtomSet {
-        let uid = uid(Kind::Service, name).ok();
-        let ancestors = uid.iter().flat_map(|uid| entities.ancestors(uid).into_iter().flatten());
-        let scopes = ancestors.map(|uid| Some(uid.as_ref())).chain([uid.as_ref().map(AsRef::as_ref), None]);
+        let scopes = scope::of_service(name, entities);
+        let of_rules = || [None, Some(name)].into_iter().filter_map(|service| of_rules.get(&service));
         let mut atoms: Vec<&Atom> = Vec::new();
-        let mut reads_everything = of_all.reads_everything;
-        for scope in scopes.filter_map(|scope: Option<&EntityUID>| self.by_scope.get(&scope)) {
+        let mut reads_everything = of_rules().any(|derived| derived.reads_everything);
+        for scope in scopes.iter().filter_map(|scope| self.by_scope.get(&scope.as_ref())) {
             atoms.extend(&scope.atoms);
             reads_everything |= scope.reads_everything;
         }
@@ -89,6 +78,7 @@ impl<'a> ScopedAtoms<'a> {
             read_as(&mut atom, kind);
             atom
         });
-        AtomSet::new(typed.chain(of_all.atoms.iter().cloned()).collect(), !reads_everything)
+        let of_rules = of_rules().flat_map(|derived| &derived.atoms).cloned();
+        AtomSet::new(typed.chain(of_rules).collect(), !reads_everything)
     }
 }

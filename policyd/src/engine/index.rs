@@ -156,6 +156,9 @@ impl Index {
     pub fn of<'p>(entries: impl IntoIterator<Item = Entry<'p>>) -> Self {
         let mut index = Self::default();
         let mut postings = Vec::new();
+        // In the order of their ids: which `forbid` comes first must not depend on policies that concern others.
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        entries.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         for entry in entries {
             let place = small(index.policies.len());
             let is_permit = entry.template.effect() == Effect::Permit;
@@ -163,7 +166,7 @@ impl Index {
             postings.extend(scopes.into_iter().map(|scope| (scope, is_permit, place)));
             index.policies.push(Compiled::of(entry));
         }
-        // In the order of the set within a bucket: the first `forbid` is then the same one for equal requests.
+        // In the order of ids within a bucket: the first `forbid` is then the same one for equal requests.
         postings.sort_unstable();
         for (posting, (scope, is_permit, _)) in (0u32..).zip(&postings) {
             let new = Bucket { start: posting, permits: posting, end: posting };

@@ -31,8 +31,10 @@ async fn start(parent: &TempDir) -> Result<Source> {
 }
 
 async fn start_with(config: Config) -> Result<Source> {
+    let metrics = Arc::new(Metrics::new(&daemon::Metrics::new()));
     let surroundings = Surroundings {
-        metrics: Arc::new(Metrics::new(&daemon::Metrics::new())),
+        proxies: Arc::new(Proxies::new(Clock::system(), metrics.clone())),
+        metrics,
         readiness: Readiness::new(),
         clock: Clock::system(),
     };
@@ -223,6 +225,39 @@ async fn a_list_that_changes_during_a_look_is_not_missed() {
     write(&parent, "acl.cedar", BROKEN);
     source.look().await;
     assert!(source.answers.next().now_or_never().flatten().is_some());
+}
+
+#[tokio::test]
+async fn a_change_of_answers_concerns_only_services_that_ask_for_them_and_an_edit_asks_on_where_it_was() {
+    let parent = tempfile::tempdir().unwrap();
+    write(&parent, "mesh.yaml", &format!("{MESH}  stock: {{namespace: shop}}\n"));
+    write(&parent, "acl.cedar", OPEN);
+    write(
+        &parent,
+        "adapters.yaml",
+        &LIST.replace("{name: blocked, actions", "{name: blocked, service: orders, actions"),
+    );
+    write(&parent, "blocked.txt", "someone\n");
+    let mut source = start(&parent).await.unwrap();
+    let since = |source: &Source| {
+        let snapshot = source.current.get();
+        ["orders", "stock"].map(|service| snapshot.decisions_since(service).number)
+    };
+    assert_eq!(since(&source), [1, 1]);
+    write(&parent, "blocked.txt", "unauthenticated\n");
+    let (name, _) = source.answers.next().await.unwrap();
+    assert_eq!(name, "blocked");
+    source.republish(&name).await;
+    assert_eq!(since(&source), [2, 1]);
+
+    // The handler goes on with what it knows, and is still listened to.
+    let before = source.current.get().handlers.get("blocked").unwrap().clone();
+    write(&parent, "mesh.yaml", &format!("{MESH}  stock: {{namespace: depot}}\n"));
+    source.look().await;
+    assert!(Arc::ptr_eq(&before, source.current.get().handlers.get("blocked").unwrap()));
+    assert_eq!(since(&source), [2, 3]);
+    write(&parent, "blocked.txt", "someone\n");
+    source.answers.next().await.unwrap();
 }
 
 #[tokio::test]

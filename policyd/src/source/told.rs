@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use daemon::Findings;
+use daemon::{Finding, Findings};
 use model::Revision;
 use tracing::{debug, error, info, warn};
 
 use super::{Source, Status};
+use crate::bundle::mesh;
 use crate::delivery::Digest;
 use crate::delivery::history::Why;
 use crate::delivery::standing::Standing;
@@ -146,5 +147,18 @@ impl Source {
             }
         };
         Some(remark)
+    }
+}
+
+/// A fault of ours, or of Cedar's, must not end the task: what is in force stays so.
+pub(super) fn crashed(error: &tokio::task::JoinError) -> Findings {
+    Finding::in_file(mesh::FILE, format!("the bundle can't be checked, by a fault of Tidegate: {error}"))
+        .into()
+}
+
+/// Tells what the author of a bundle in force may have meant otherwise.
+pub(super) fn warn_of(findings: &Findings) {
+    if !findings.is_empty() {
+        warn!("the bundle is in force, but look at this:\n{}", findings.render(false));
     }
 }

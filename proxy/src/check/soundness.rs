@@ -4,12 +4,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api::config::{Config, STALE_AFTER};
 use model::{
     Atom, AtomSet, Attributes, Decision, FailMode, Keys, Name, Revision, Room, Test, Value, Verdict,
 };
 use proptest::prelude::*;
 
+use super::Source;
 use super::tests::{Setting, allow, at, by_path, request};
+use crate::applied::Applied;
 
 /// One policy state: any function of its atoms' outcomes.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ enum Step {
     Deliver,
     /// The proxy hears of policyd's revision.
     Heartbeat,
+    /// policyd's policies change, but not for this service; the proxy is told of the rest.
+    ChangeElsewhere,
     /// Time passes.
     Wait(u64),
 }
@@ -82,6 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         2 => Just(Step::Deliver),
         1 => Just(Step::Heartbeat),
+        1 => Just(Step::ChangeElsewhere),
         1 => (1u64..100).prop_map(Step::Wait),
     ]
 }
@@ -107,6 +113,8 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Ok(Decision { verdict: now.verdict(attributes), ..allow(now.revision) })
         }
     });
+    let mut elsewhere = 0;
+    let mut heard = setting.clock.now();
     for step in steps {
         match step {
             Step::Ask(attributes, changes_meanwhile) => {
@@ -115,6 +123,9 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 *meanwhile.lock().unwrap() = false;
                 let revision = checked.decision.revision;
                 let floor = setting.current.floor();
+                let silent = setting.clock.now().duration_since(heard);
+                let is_stale = silent >= STALE_AFTER.try_into().unwrap();
+                prop_assert!(!(is_stale && checked.source == Source::Hit), "a hit after {:?}", silent);
                 let states = states.lock().unwrap();
                 let state =
                     states.iter().find(|state| state.revision == revision).expect("a state of policyd");
@@ -131,8 +142,23 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let restarted = State { revision, ..newest() };
                 states.lock().unwrap().push(restarted);
             }
-            Step::Deliver => setting.apply(newest().revision, newest().atoms, FailMode::Closed),
-            Step::Heartbeat => setting.current.raise_floor(newest().revision),
+            Step::Deliver => {
+                setting.apply(newest().revision, newest().atoms, FailMode::Closed);
+                heard = setting.clock.now();
+            }
+            Step::Heartbeat => {
+                setting.current.raise_floor(newest().revision);
+                heard = setting.clock.now();
+                setting.current.heard(heard);
+            }
+            Step::ChangeElsewhere => {
+                elsewhere += 1;
+                let applied = setting.current.applied();
+                let revision = Revision { number: 1000 + elsewhere, ..applied.config.revision };
+                let config = Config { revision, ..applied.config.clone() };
+                let enforced = applied.enforced.clone();
+                setting.current.replace(Applied { config, enforced, ..Applied::default() });
+            }
             Step::Wait(seconds) => setting.clock.advance(Duration::from_secs(seconds)),
         }
     }

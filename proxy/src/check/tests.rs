@@ -1,13 +1,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use api::config::{Config, Enforcement, Exposure};
+use api::config::{Config, Enforced, Enforcement, Exposure, STALE_AFTER};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use model::{Action, Atom, AtomSet, Name, Principal, Test};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::applied::{Applied, Enforced};
+use crate::applied::Applied;
 use crate::policy_client::{Charge, Taken};
 
 type Answering = Box<dyn Fn(&Attributes) -> Result<Decision, Unavailable> + Send>;
@@ -64,15 +64,13 @@ impl Setting {
     }
 
     pub(super) fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
-        let enforced = Some(Enforced {
-            atoms,
-            fail_mode,
-            exposure: Exposure::Mesh,
-            enforcement: Enforcement::Enforce,
-            decision_log: None,
-        });
+        let (service, denial_exposure, enforcement) = ("shop".into(), Exposure::Mesh, Enforcement::Enforce);
+        let decision_log = None;
+        let enforced =
+            Enforced { service, revision, atoms, fail_mode, denial_exposure, enforcement, decision_log };
         let config = Config { revision, ..Config::default() };
-        self.current.replace(Applied { config, enforced, ..Applied::default() });
+        self.current.replace(Applied { config, enforced: Some(enforced), ..Applied::default() });
+        self.current.heard(self.clock.now());
     }
 
     pub(super) fn will_answer(
@@ -144,6 +142,7 @@ async fn a_decision_is_reused_for_its_key_and_its_time() {
     assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Hit]);
     assert_eq!(setting.source("/b").await, Source::Miss);
     setting.clock.advance(a_minute);
+    setting.current.heard(setting.clock.now());
     assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Hit]);
     assert_eq!(setting.asked(), 3);
 }
@@ -257,6 +256,33 @@ async fn without_a_decision_the_fail_mode_decides() {
     setting.current.replace(Applied::default());
     let checked = setting.decide("/a").await;
     assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, Verdict::Deny));
+}
+
+#[tokio::test]
+async fn while_policyd_is_silent_for_too_long_each_request_is_asked_for() {
+    let setting = Setting::new();
+    let just = STALE_AFTER - Duration::from_millis(100);
+    assert_eq!(setting.source("/a").await, Source::Miss);
+    setting.clock.advance(just);
+    assert_eq!(setting.source("/a").await, Source::Hit);
+    setting.clock.advance(STALE_AFTER - just);
+    assert_eq!([setting.source("/a").await, setting.source("/a").await], [Source::Miss, Source::Miss]);
+    setting.will_answer(|_| Err(Unavailable("down".to_owned())));
+    let checked = setting.decide("/a").await;
+    assert_eq!((checked.source, checked.decision.verdict), (Source::Degraded, Verdict::Deny));
+    setting.current.heard(setting.clock.now());
+    assert_eq!(setting.source("/a").await, Source::Hit, "nothing had changed meanwhile");
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_concern_the_service_leaves_its_decisions() {
+    let setting = Setting::new();
+    assert_eq!(setting.source("/a").await, Source::Miss);
+    let applied = setting.current.applied();
+    let config = Config { revision: at(9), ..applied.config.clone() };
+    let enforced = applied.enforced.clone();
+    setting.current.replace(Applied { config, enforced, ..Applied::default() });
+    assert_eq!((setting.source("/a").await, setting.current.floor()), (Source::Hit, at(5)));
 }
 
 #[tokio::test]

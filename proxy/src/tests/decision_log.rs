@@ -42,7 +42,7 @@ async fn misses_and_a_part_of_the_hits_are_logged_with_what_they_were_decided_on
     };
     // The bundle says nothing of a log: nothing is logged.
     assert_eq!(ask("/quiet").await, 200);
-    setting.policyd.change(|config| config.services[0].decision_log = settings(0.5)).await;
+    setting.policyd.change(|config| config.enforced[0].decision_log = settings(0.5)).await;
     for path in ["/miss?q=secret", "/hit-1", "/hit-2", "/hit-3", "/hit-4"] {
         assert_eq!(ask(path).await, 200);
     }
@@ -50,12 +50,12 @@ async fn misses_and_a_part_of_the_hits_are_logged_with_what_they_were_decided_on
     setting
         .policyd
         .change(|config| {
-            config.services[0].decision_log = settings(0.0);
-            config.services[0].enforcement = Enforcement::Observe;
+            config.enforced[0].decision_log = settings(0.0);
+            config.enforced[0].enforcement = Enforcement::Observe;
         })
         .await;
     assert_eq!((ask("/observed").await, ask("/hit-5").await), (200, 200));
-    setting.policyd.change(|config| config.services[0].enforcement = Enforcement::Enforce).await;
+    setting.policyd.change(|config| config.enforced[0].enforcement = Enforcement::Enforce).await;
     setting.policyd.lifecycle.drain(HOUR).await;
     assert_eq!(ask("/away").await, 503);
     assert!(proxy.drain().await);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use api::config::Enforcement::{self, Enforce, Observe, Off};
-use api::config::Service;
 use model::{Decision, FailMode, Limit, Rate, Scope};
 
 use super::setting::*;
@@ -70,7 +69,7 @@ async fn seen(case: Case, enforcement: Enforcement) -> (Seen, String) {
     setting
         .policyd
         .change(|config| {
-            config.services[0].enforcement = enforcement;
+            config.enforced[0].enforcement = enforcement;
             config.limits = vec![limit(scope)];
         })
         .await;
@@ -200,7 +199,7 @@ async fn a_change_of_the_mode_counts_from_its_arrival_on() {
     let mut wire = Wire::open(proxy.addresses.ingress.unwrap()).await;
     for (enforcement, status) in [(Observe, 200), (Enforce, 403), (Off, 200), (Enforce, 403), (Observe, 200)]
     {
-        setting.policyd.change(|config| config.services[0].enforcement = enforcement).await;
+        setting.policyd.change(|config| config.enforced[0].enforcement = enforcement).await;
         wire.write("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
         assert_eq!(wire.response(false).await.status, status, "{enforcement:?}");
     }
@@ -221,10 +220,10 @@ async fn a_request_that_waits_for_its_decision_meets_the_mode_that_comes_meanwhi
         released.lock().unwrap().recv().unwrap_err();
         deny(revision)
     });
-    setting.policyd.change(|config| config.services[0].enforcement = Observe).await;
+    setting.policyd.change(|config| config.enforced[0].enforcement = Observe).await;
     let request = tokio::spawn(async move { get(ingress, "shop", "/").await });
     was_asked.recv().await.unwrap();
-    setting.policyd.change(|config| config.services[0].enforcement = Enforce).await;
+    setting.policyd.change(|config| config.enforced[0].enforcement = Enforce).await;
     drop(release);
     assert_eq!(request.await.unwrap().status, 403);
     assert_eq!(application.count(), 0);
@@ -236,7 +235,7 @@ async fn malformed_requests_and_strangers_are_refused_in_every_mode() {
     let (proxy, application) = setting.shop().await;
     let ingress = proxy.addresses.ingress.unwrap();
     for enforcement in [Enforce, Observe, Off] {
-        setting.policyd.change(|config| config.services[0].enforcement = enforcement).await;
+        setting.policyd.change(|config| config.enforced[0].enforcement = enforcement).await;
         for head in ["GET /%zz HTTP/1.1\r\nHost: shop", "GET / HTTP/1.1\r\nHost: shop\r\nContent-Length: x"] {
             let response = send(ingress, format!("{head}\r\n\r\n")).await;
             assert_eq!(
@@ -262,8 +261,11 @@ async fn who_calls_is_verified_and_told_to_the_application_in_every_mode() {
     setting.policyd.decide(|_, revision| deny(revision));
     for (enforcement, passes) in [(Observe, true), (Off, true), (Enforce, false)] {
         let endpoints = [("shop-v1", shop.addresses.inbound)];
-        let described = Service { enforcement, ..service("shop", &endpoints) };
-        let ack = setting.policyd.change(|config| config.services = vec![described.clone()]).await;
+        let change = |config: &mut Told| {
+            config.services = vec![service("shop", &endpoints)];
+            config.enforced[0].enforcement = enforcement;
+        };
+        let ack = setting.policyd.change(change).await;
         let revision = ack.revision.unwrap().into();
         for proxy in [&shop, &cart] {
             let applied = proxy.current().when(|applied| applied.config.revision == revision).await;
@@ -283,8 +285,7 @@ async fn who_calls_is_verified_and_told_to_the_application_in_every_mode() {
 async fn before_its_policies_have_arrived_a_service_is_closed() {
     let setting = Setting::new().await;
     let (proxy, application) = setting.shop().await;
-    let described = Service { enforcement: Off, atoms: None, ..service("shop", &[]) };
-    setting.policyd.change(|config| config.services = vec![described]).await;
+    setting.policyd.change(|config| config.enforced.clear()).await;
     let response = get(proxy.addresses.ingress.unwrap(), "shop", "/").await;
     assert_eq!((response.status, response.error().as_str()), (503, "policy_unavailable"));
     assert_eq!(application.count(), 0);

@@ -76,7 +76,7 @@ async fn the_application_gets_what_was_decided_on() {
     let setting = Setting::new().await;
     let (proxy, application) = setting.shop().await;
     let by_path = Atom::new(Name::Path, Test::Value);
-    setting.policyd.change(|config| config.services[0].atoms = Some(AtomSet::new(vec![by_path], true))).await;
+    setting.policyd.change(|config| config.enforced[0].atoms = AtomSet::new(vec![by_path], true)).await;
     let table = [
         ("/a/../b/./c?x=1&y=%41", "GET /b/c?x=1&y=%41", "/b/c"),
         ("/%61dmin/%2e%2e/x?", "GET /x?", "/x"),

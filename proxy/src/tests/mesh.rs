@@ -25,7 +25,7 @@ async fn point(setting: &Setting, endpoints: &[(&str, SocketAddr)]) {
 /// Several proxies watch policyd, and only one acknowledgement was waited for.
 async fn until_known(proxy: &Bound, endpoints: usize) {
     let known = |config: &Config| {
-        config.services.iter().any(|shop| shop.name == "shop" && shop.endpoints.len() == endpoints)
+        config.mesh.services.iter().any(|shop| shop.name == "shop" && shop.endpoints.len() == endpoints)
     };
     assert!(known(&proxy.current().when(|applied| known(&applied.config)).await.config));
 }
@@ -231,7 +231,7 @@ async fn a_service_that_takes_too_long_is_given_up() {
     let shop = setting.proxy("shop", silent.local_addr().unwrap()).await;
     let cart = caller(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
     setting.policyd.change(|config| config.services[0].timeout = Duration::from_millis(50)).await;
-    let changed = |config: &Config| config.services[0].timeout < Duration::from_secs(1);
+    let changed = |config: &Config| config.mesh.services[0].timeout < Duration::from_secs(1);
     cart.current().when(|applied| changed(&applied.config)).await;
     let response = get(cart.addresses.outbound, "shop", "/").await;
     assert_eq!((response.status, response.error().as_str()), (504, "upstream_timeout"));

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::config::Config as MeshConfig;
+use api::config::{self, Enforced, Mesh, Policies};
 use api::policy as wire;
 use api::policy::policy_service_server::{PolicyService, PolicyServiceServer};
 use daemon::Lifecycle;
@@ -22,10 +24,56 @@ use super::pki::*;
 
 type Decide = Box<dyn Fn(&Attributes, Revision) -> Decision + Send + Sync>;
 
+/// What proxies are told, all of them the same.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) revision: Revision,
+    pub(super) services: Vec<config::Service>,
+    /// Of the present revision, whatever they say.
+    pub(super) enforced: Vec<Enforced>,
+    pub(super) limits: Vec<model::Limit>,
+    pub(super) handlers: Vec<config::ReportHandler>,
+    pub(super) rules: Vec<config::ReportRule>,
+    pub(super) stale_after: Duration,
+}
+
+impl Told {
+    fn config(&self) -> wire::Config {
+        let enforced = self.enforced.iter().cloned();
+        let services = enforced.map(|enforced| Enforced { revision: self.revision, ..enforced }).collect();
+        let policies = Policies {
+            services,
+            limits: self.limits.clone(),
+            handlers: self.handlers.clone(),
+            rules: self.rules.clone(),
+            stale_after: self.stale_after,
+        };
+        let mesh = Mesh { services: self.services.clone() };
+        let (mesh, policies) = (Arc::new(mesh), Arc::new(policies));
+        (&config::Config { revision: self.revision, mesh, policies }).into()
+    }
+
+    fn heartbeat(&self, number: u64) -> wire::Heartbeat {
+        let floor = |enforced: &Enforced| wire::Floor {
+            service: enforced.service.clone(),
+            revision: Some(self.revision.into()),
+        };
+        let floors = self.enforced.iter().map(floor).collect();
+        wire::Heartbeat { number, revision: Some(self.revision.into()), floors }
+    }
+}
+
 /// A policyd that says what a test wants.
 pub(super) struct FakePolicyd {
     pub(super) address: SocketAddr,
-    config: watch::Sender<MeshConfig>,
+    config: watch::Sender<Told>,
+    /// The numbers of the Pings that came.
+    pub(super) pings: watch::Sender<u64>,
+    /// Whether Pings are answered.
+    pub(super) answers_pings: Arc<AtomicBool>,
+    beats: Mutex<Option<mpsc::UnboundedSender<wire::Heartbeat>>>,
+    /// The Hellos that came.
+    pub(super) hellos: Mutex<Vec<wire::Hello>>,
     decide: Mutex<Decide>,
     take: Mutex<VecDeque<wire::TakeResponse>>,
     pub(super) checks: Mutex<Vec<Attributes>>,
@@ -54,12 +102,16 @@ pub(super) fn deny(revision: Revision) -> Decision {
 }
 
 impl FakePolicyd {
-    pub(super) async fn start(pki: &Pki, config: MeshConfig) -> Arc<Self> {
+    pub(super) async fn start(pki: &Pki, config: Told) -> Arc<Self> {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (acks, acked) = mpsc::unbounded_channel();
         let policyd = Arc::new(Self {
             address: socket.local_addr().unwrap(),
             config: watch::Sender::new(config),
+            pings: watch::Sender::default(),
+            answers_pings: Arc::new(true.into()),
+            beats: Mutex::default(),
+            hellos: Mutex::default(),
             decide: Mutex::new(Box::new(|_, revision| allow(revision))),
             take: Mutex::default(),
             checks: Mutex::default(),
@@ -94,8 +146,14 @@ impl FakePolicyd {
         self.take.lock().unwrap().push_back(response);
     }
 
+    /// Answers the Ping that came last.
+    pub(super) fn answer_last_ping(&self) {
+        let heartbeat = self.config.borrow().heartbeat(*self.pings.borrow());
+        self.beats.lock().unwrap().as_ref().unwrap().send(heartbeat).unwrap();
+    }
+
     /// Changes the configuration and waits until a proxy says what it made of it.
-    pub(super) async fn change(&self, change: impl FnOnce(&mut MeshConfig)) -> wire::Ack {
+    pub(super) async fn change(&self, change: impl FnOnce(&mut Told)) -> wire::Ack {
         self.config.send_modify(|config| {
             config.revision = config.revision.next();
             change(config);
@@ -140,19 +198,38 @@ impl PolicyService for FakePolicyd {
         request: tonic::Request<Streaming<wire::WatchRequest>>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let mut messages = request.into_inner();
-        let acks = self.acks.clone();
+        let (acks, pings) = (self.acks.clone(), self.pings.clone());
+        let Some(wire::watch_request::Message::Hello(hello)) =
+            messages.message().await?.and_then(|first| first.message)
+        else {
+            return Err(Status::invalid_argument("no Hello"));
+        };
+        self.hellos.lock().unwrap().push(hello);
+        let (beats, heartbeats) = mpsc::unbounded_channel();
+        beats.send(self.config.borrow().heartbeat(0)).unwrap();
+        *self.beats.lock().unwrap() = Some(beats.clone());
+        let answers = self.answers_pings.clone();
+        let config = self.config.subscribe();
         tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {
-                if let Some(wire::watch_request::Message::Ack(ack)) = message.message {
-                    acks.send(ack).unwrap();
+                match message.message {
+                    Some(wire::watch_request::Message::Ack(ack)) => acks.send(ack).unwrap(),
+                    Some(wire::watch_request::Message::Ping(ping)) => {
+                        pings.send_replace(ping.number);
+                        if answers.load(SeqCst) {
+                            drop(beats.send(config.borrow().heartbeat(ping.number)));
+                        }
+                    }
+                    _ => {}
                 }
             }
         });
         let configs = tokio_stream::wrappers::WatchStream::new(self.config.subscribe());
-        let responses = configs.map(|config| {
-            let message = wire::watch_response::Message::Config((&config).into());
-            Ok(wire::WatchResponse { message: Some(message) })
-        });
+        let configs = configs.map(|told| wire::watch_response::Message::Config(told.config()));
+        let heartbeats = tokio_stream::wrappers::UnboundedReceiverStream::new(heartbeats);
+        let heartbeats = heartbeats.map(wire::watch_response::Message::Heartbeat);
+        let responses =
+            configs.merge(heartbeats).map(|message| Ok(wire::WatchResponse { message: Some(message) }));
         let lifecycle = self.lifecycle.clone();
         // A graceful shutdown waits for open streams.
         let stopping = async move { lifecycle.stopping().await };

@@ -46,7 +46,7 @@ async fn a_denial_names_its_policy_to_those_who_may_know() {
     let ingress = proxy.addresses.ingress.unwrap();
     setting.policyd.decide(|_, revision| deny(revision));
     for (exposure, policy) in [(Exposure::Mesh, None), (Exposure::All, Some("acl.cedar#2"))] {
-        setting.policyd.change(|config| config.services[0].denial_exposure = exposure).await;
+        setting.policyd.change(|config| config.enforced[0].denial_exposure = exposure).await;
         let response = get(ingress, "shop", "/").await;
         assert_eq!((response.status, response.error().as_str()), (403, "denied"));
         assert_eq!(response.header("x-tidegate-policy"), policy);
@@ -96,8 +96,8 @@ async fn without_policyd_the_fail_mode_answers() {
         setting
             .policyd
             .change(|config| {
-                config.services[0].fail_mode = fail_mode;
-                config.services[0].atoms = Some(AtomSet::new(vec![Atom::new(Name::Path, Test::Value)], true));
+                config.enforced[0].fail_mode = fail_mode;
+                config.enforced[0].atoms = AtomSet::new(vec![Atom::new(Name::Path, Test::Value)], true);
             })
             .await;
         assert_eq!(get(ingress, "shop", "/cached").await.status, 200);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::{self, Config as MeshConfig, Endpoint, Enforcement, Exposure};
+use api::config::{self, Endpoint, Enforced, Enforcement, Exposure};
 use daemon::Clock;
 use identity::Source;
 use model::{AtomSet, FailMode, Revision};
@@ -37,10 +37,17 @@ pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::S
         spiffe_ids: vec![id(name)],
         endpoints: endpoints.iter().map(endpoint).collect(),
         timeout: Duration::from_secs(5),
+    }
+}
+
+pub(super) fn enforced(service: &str) -> Enforced {
+    Enforced {
+        service: service.to_owned(),
+        revision: REVISION,
         fail_mode: FailMode::Closed,
         denial_exposure: Exposure::Mesh,
         enforcement: Enforcement::Enforce,
-        atoms: Some(AtomSet::new(vec![], true)),
+        atoms: AtomSet::new(vec![], true),
         decision_log: None,
     }
 }
@@ -49,8 +56,15 @@ impl Setting {
     pub(super) async fn new() -> Self {
         let clock = Clock::system();
         let pki = Pki::new(&clock);
-        let config =
-            MeshConfig { revision: REVISION, services: vec![service("shop", &[])], ..MeshConfig::default() };
+        let config = Told {
+            revision: REVISION,
+            services: vec![service("shop", &[])],
+            enforced: vec![enforced("shop")],
+            limits: vec![],
+            handlers: vec![],
+            rules: vec![],
+            stale_after: config::STALE_AFTER,
+        };
         let policyd = FakePolicyd::start(&pki, config).await;
         Self { clock, pki, policyd }
     }

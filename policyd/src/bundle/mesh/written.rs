@@ -26,6 +26,9 @@ pub(crate) struct RawMesh {
     /// How long a proxy may use a decision again, 100ms to 1d; 60s by default.
     #[schemars(with = "Option<String>", example = "60s")]
     pub(super) decision_validity: Option<Spanned<String>>,
+    /// How long a proxy may use decisions again without word from policyd, 1s to 1d; 10s by default.
+    #[schemars(with = "Option<String>", example = "10s")]
+    pub(super) stale_after: Option<Spanned<String>>,
     /// What is logged of decisions.
     #[serde(default)]
     pub(super) decision_log: RawDecisionLog,

@@ -160,7 +160,8 @@ impl<'a> Parsed<'a> {
             let actions =
                 raw.actions.iter().filter_map(|action| self.action(action, &handlers, schemas, findings));
             let name = raw.name.value.clone();
-            rules.insert(name.clone(), Rule { name, actions: actions.collect() });
+            let service = raw.service.as_ref().map(|service| service.value.clone());
+            rules.insert(name.clone(), Rule { name, service, actions: actions.collect() });
         }
         Rules { handlers, rules }
     }
