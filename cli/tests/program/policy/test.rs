@@ -39,11 +39,11 @@ tests:
            | - policies: [readers]
            | + policies: []
            = no policy permits this request
-           = help: tidegate policy explain /tmp/.tmpXoJ623 --test 'anyone writes'
+           = help: tidegate policy explain policies/a --test 'anyone writes'
 
         0 passed, 1 failed
     "#]]
-    .assert_eq(&text(&output.stdout));
+    .assert_eq(&text(&output.stdout).replace(bundle.path().to_str().unwrap(), "policies/a"));
     let output = policy(&["test", "--format", "json"], bundle.path());
     assert_eq!(output.status.code(), Some(1));
     expect![[r#"
