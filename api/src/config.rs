@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{AtomSet, FailMode, Limit, Name, Operand, Revision, SpiffeId};
+use model::{AtomSet, FailMode, Limit, Name, Operand, Revision, Route, SpiffeId};
 
 /// The state of the mesh as one proxy needs it, in two parts that change by themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,6 +94,8 @@ pub struct Enforced {
     pub atoms: AtomSet,
     /// How decisions on its requests are logged, if they are.
     pub decision_log: Option<DecisionLog>,
+    /// What it can be asked to do.
+    pub routes: Vec<Route>,
 }
 
 /// How the decisions on a service's requests are logged.

@@ -129,6 +129,11 @@ impl Attributes {
         })
     }
 
+    /// The id of the Cedar entity `Action::"…"` of this request: its operation's, if it has one.
+    pub fn action_id(&self) -> &str {
+        self.operation.as_deref().unwrap_or_else(|| self.action.as_str())
+    }
+
     /// The fields of `record` that this request has.
     pub const fn record(&self, record: Record) -> &BTreeMap<String, String> {
         match record {

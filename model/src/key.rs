@@ -11,6 +11,7 @@ use crate::attributes::Name;
 use crate::classes::{self, Classes, Marks};
 use crate::facts::Facts;
 use crate::step::{Lack, Step};
+use crate::value::Fact;
 
 /// Makes the keys of one atom set. Made once for each set, for it takes longer than a key.
 #[derive(Debug, Default)]
@@ -59,6 +60,15 @@ impl Keys {
         classes::text(facts.principal().as_str(), key);
         key.push(facts.action() as u8);
         classes::text(facts.resource(), key);
+        // The action that policies see, which they can tell apart without any atom.
+        text.clear();
+        match facts.fact(&Name::Operation, text) {
+            Some(Fact::Text(operation)) => {
+                key.push(1);
+                classes::text(operation, key);
+            }
+            _ => key.push(0),
+        }
         for read in &self.0 {
             text.clear();
             let fact = facts.fact(&read.name, text).ok_or(Lack::Absent);
@@ -103,6 +113,16 @@ mod tests {
         let one = key(&request("/orders/1", None), atoms.clone());
         assert_eq!(one, key(&request("/orders/2", Some("y")), atoms.clone()));
         assert_ne!(one, key(&request("/admin", None), atoms));
+    }
+
+    #[test]
+    fn operations_differ() {
+        let of = |operation: Option<&str>| {
+            let operation = operation.map(str::to_owned);
+            key(&Attributes { operation, ..request("/", None) }, Vec::new())
+        };
+        assert_ne!(of(None), of(Some("")));
+        assert_ne!(of(Some("getReview")), of(Some("putReview")));
     }
 
     #[test]

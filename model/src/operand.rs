@@ -19,7 +19,7 @@ pub enum Operand {
     PrincipalNamespace,
     /// `principal.service_account`, empty for a caller without one.
     PrincipalServiceAccount,
-    /// `action`
+    /// `action`: the operation's name, else the kind of exchange.
     Action,
     /// `resource`: the service's name.
     Resource,
@@ -84,7 +84,10 @@ impl Operand {
             Self::Principal => text(facts.principal().as_str()),
             Self::PrincipalNamespace => text(id.and_then(|id| id.namespace()).unwrap_or_default()),
             Self::PrincipalServiceAccount => text(id.and_then(|id| id.service_account()).unwrap_or_default()),
-            Self::Action => text(facts.action().as_str()),
+            Self::Action => match facts.fact(&Name::Operation, &mut String::new()) {
+                Some(operation) => operation.to_value(),
+                None => text(facts.action().as_str()),
+            },
             Self::Resource => text(facts.resource()),
             Self::Context(name) => facts.fact(name, &mut String::new())?.to_value(),
             Self::Response(name) => response?.read(*name),

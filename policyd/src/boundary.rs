@@ -16,11 +16,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy, ResourceConstraint, pst};
 use jiff::Timestamp;
-use model::{Action, Atom, Attributes, Name, Principal, Test, Value};
+use model::{Action, Atom, Attributes, Name, Principal, Route, Test, Value};
 
 use crate::atoms::{self, Derived};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Mesh};
 use crate::engine::request::{Kind, uid};
+use texts::Element;
 use values::Values;
 
 /// What bundles tell apart. Made once, and asked for each service.
@@ -45,8 +46,10 @@ struct Condition {
 
 /// What requests to one service are made of.
 #[derive(Debug)]
-pub struct Boundary {
+pub struct Boundary<'b> {
     service: String,
+    /// Of the first bundle that has the service.
+    mesh: Option<&'b Mesh>,
     /// Who may call, as far as policies can tell: the workloads of the mesh, those of `entities.json`, those that
     /// policies name, strangers in each namespace, and a caller without identity.
     pub principals: Vec<Principal>,
@@ -93,7 +96,7 @@ impl<'b> Boundaries<'b> {
     }
 
     /// What requests to `service` are made of.
-    pub fn of(&self, service: &str) -> Boundary {
+    pub fn of(&self, service: &str) -> Boundary<'b> {
         let scopes: Vec<HashSet<EntityUid>> =
             self.bundles.iter().map(|bundle| scopes(service, bundle)).collect();
         let concerns = |condition: &&Condition| match &condition.resource {
@@ -105,6 +108,8 @@ impl<'b> Boundaries<'b> {
         let mut actions = BTreeSet::from([Action::Http]);
         let mut groups = BTreeSet::new();
         let mut reads_everything = false;
+        let routes = self.routes(service);
+        let found_by: &[&Name] = if routes.is_empty() { &[] } else { &[&Name::Method, &Name::Path] };
         for condition in self.conditions.iter().filter(concerns) {
             actions.extend(&condition.actions);
             reads_everything |= condition.derived.reads_everything;
@@ -116,8 +121,14 @@ impl<'b> Boundaries<'b> {
                     stepped.entry(&atom.name).or_default().insert(atom);
                 }
             }
-            let read: BTreeSet<&Name> = condition.derived.atoms.iter().map(|atom| &atom.name).collect();
+            let mut read: BTreeSet<&Name> = condition.derived.atoms.iter().map(|atom| &atom.name).collect();
+            read.extend(found_by.iter().copied());
             groups.insert(read.into_iter().cloned().collect::<Vec<Name>>());
+        }
+        // It is not free: method and path say it.
+        tests.remove(&Name::Operation);
+        for name in found_by {
+            tests.entry(name).or_default();
         }
         let noon = ordinary_time().as_millisecond();
         let day = noon - noon.rem_euclid(DAY_MS);
@@ -127,7 +138,7 @@ impl<'b> Boundaries<'b> {
             if tests.contains(&&Test::Value) {
                 seeds.extend(self.words());
             }
-            let mut values = values::of((*name).clone(), &tests, &[], &seeds);
+            let mut values = values::of((*name).clone(), &tests, &patterns(name, &routes), &seeds);
             for atom in stepped.get(name).into_iter().flatten() {
                 values.add(stepped::values(atom, day));
             }
@@ -135,12 +146,23 @@ impl<'b> Boundaries<'b> {
         });
         Boundary {
             service: service.to_owned(),
+            mesh: self
+                .bundles
+                .iter()
+                .map(|bundle| &bundle.mesh)
+                .find(|mesh| mesh.services.contains_key(service)),
             principals: self.principals.clone(),
             actions: actions.into_iter().collect(),
             facts: facts.collect(),
             groups: groups.into_iter().collect(),
             reads_everything,
         }
+    }
+
+    /// The operations of `service` in all bundles.
+    fn routes(&self, service: &str) -> Vec<&Route> {
+        let services = self.bundles.iter().filter_map(|bundle| bundle.mesh.services.get(service));
+        services.flat_map(|service| service.operations.operations.routes()).collect()
     }
 
     /// What a policy may compare a fact with that it reads by value.
@@ -151,7 +173,7 @@ impl<'b> Boundaries<'b> {
     }
 }
 
-impl Boundary {
+impl Boundary<'_> {
     /// The requests of all principals.
     pub fn requests(&self) -> Requests {
         self.requests_from(&self.principals)
@@ -251,6 +273,7 @@ impl Boundary {
                 let value = fact.values.get(choice).and_then(Option::as_ref);
                 values::set(&mut request, &fact.name, value);
             }
+            request.operation = self.mesh.and_then(|mesh| mesh.operation(&request)).map(str::to_owned);
             requests.push(request);
         }
         combinations.whole
@@ -285,6 +308,17 @@ fn seeds(name: &Name, service: &str) -> Vec<String> {
         _ => &["x", ""],
     };
     texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// What tells operations apart, of the fact called `name`.
+fn patterns(name: &Name, routes: &[&Route]) -> Vec<Vec<Element>> {
+    match name {
+        Name::Path => routes.iter().map(|route| texts::elements_of(&route.template)).collect(),
+        Name::Method => {
+            routes.iter().map(|route| route.method.chars().map(Element::Char).collect()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What is known of a connection that is not HTTP.

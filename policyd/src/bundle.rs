@@ -14,6 +14,8 @@ pub mod limits;
 pub mod links;
 mod loader;
 pub mod mesh;
+mod narrowed;
+pub mod operations;
 pub mod policies;
 pub mod rules;
 pub mod schema;

@@ -13,6 +13,7 @@
 //! - what the rules behind those conditions hand to their check adapters, and the adapters' answers, which have a
 //!   version each ([`crate::handlers`]);
 //! - the service's own entity and its ancestors;
+//! - its operations and their groups;
 //! - the caller's entity: what its SPIFFE ID implies, which never changes, and what `entities.json` says of it,
 //!   of namespaces and of groups;
 //! - any other entity only where an expression starts from one by name (`Service::"a".namespace`), or the author's
@@ -34,6 +35,7 @@ use cedar_policy_core::ast::{BinaryOp, EntityUID, Expr, ExprKind, Literal};
 use crate::bundle::expression::Input;
 use crate::bundle::limits::ServiceLimit;
 use crate::bundle::mesh::{Instance, Mesh, Service};
+use crate::bundle::operations::Actions;
 use crate::bundle::rules::{ID_PREFIX, Rule, Rules};
 use crate::bundle::{Bundle, Policies, Statement, scope};
 use crate::digest::Digest;
@@ -80,6 +82,8 @@ struct Gathered<'b> {
     entities: Digest,
     /// Every name that is declared.
     declared: Digest,
+    /// Every operation, and its groups.
+    actions: Actions,
 }
 
 impl Concerns {
@@ -141,6 +145,7 @@ impl<'b> Gathered<'b> {
             )),
             entities: Digest::of(&(implied, &said.of_services, said.of_others)),
             declared: Digest::of(&schemas.declared),
+            actions: mesh.actions(),
         }
     }
 
@@ -155,8 +160,13 @@ impl<'b> Gathered<'b> {
             enforcement,
             decision_log,
             ingress: _,
+            operations,
+            openapi: _,
             instances: _,
         } = service;
+        // A service of another name may put an operation of the same name into more groups.
+        let actions: Vec<_> = operations.groups.keys().map(|name| self.actions.get_key_value(name)).collect();
+        let operations = (operations.operations.routes(), actions);
         let mut scopes = scope::of_service(name, &bundle.entities);
         scopes.sort();
         let mut policies = Vec::new();
@@ -173,7 +183,7 @@ impl<'b> Gathered<'b> {
             (reads_any_entity.then_some(self.entities), reads_whole_context.then_some(self.declared));
         let (told_of_all, told_of_it) = (self.told.get(&None), self.told.get(&Some(name)));
         Concern {
-            decisions: Digest::of(&(self.of_all, policies, own_entity, others)),
+            decisions: Digest::of(&(self.of_all, policies, own_entity, operations, others)),
             handlers,
             told: Digest::of(&(
                 (fail_mode, denial_exposure, enforcement, decision_log),

@@ -52,7 +52,7 @@ pub enum InputError {
 /// # Errors
 /// When the attributes make no Cedar request.
 pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evaluation<'b>, RequestError> {
-    let request = request::build(attributes, &bundle.schemas)?;
+    let request = request::build(attributes, bundle)?;
     let entities = request::entities(attributes, bundle)?;
     let answer = bundle.policies_index.answer(&request, &entities, Depth::Serve);
     let mut shadow = (!bundle.shadows_index.is_empty()).then(|| {

@@ -104,6 +104,7 @@ fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Polici
             enforcement: service.enforcement,
             atoms: atoms.clone(),
             decision_log: service.decision_log.then(|| decision_log(bundle, atoms)),
+            routes: service.operations.operations.routes().to_vec(),
         })
     };
     let limits = bundle.limits.iter().filter(|limit| limit.service.as_ref().is_none_or(own));

@@ -73,9 +73,11 @@ impl PolicyService for Server {
         let peer = self.peer(&request)?;
         let attributes =
             request.into_inner().attributes.ok_or_else(|| Status::invalid_argument("no attributes"))?;
-        let attributes =
+        let mut attributes =
             Attributes::try_from(attributes).map_err(|error| Status::invalid_argument(error.to_string()))?;
         may_ask(&snapshot, &peer.id, &attributes.resource)?;
+        // The proxy may know other operations than this snapshot has.
+        attributes.operation = snapshot.bundle.mesh.operation(&attributes).map(str::to_owned);
         let started = tokio::time::Instant::now();
         let decision = crate::check::check(&snapshot, &attributes).await;
         self.metrics.checked(&decision, started.elapsed());

@@ -36,6 +36,8 @@ pub(crate) struct Line<'a> {
     pub service: &'a str,
     pub method: &'a str,
     pub path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<&'a str>,
     pub status: u16,
     /// False when the response did not reach its end.
     pub complete: bool,
@@ -114,6 +116,7 @@ mod tests {
             service: "shop",
             method: "GET",
             path: "/a\"\n{",
+            operation: None,
             status: 400,
             complete: true,
             error: Some("bad_request"),

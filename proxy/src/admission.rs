@@ -19,6 +19,7 @@ use crate::respond::Refusal;
 impl Proxy {
     /// Lets a request pass, with the limits that its caller is told of, or refuses it.
     pub(crate) async fn admit(&self, record: &mut Record, head: &Head<'_>) -> Result<Vec<Balance>, Refusal> {
+        record.operation = head.operation.map(str::to_owned);
         if self.current.enforcement() == Enforcement::Off {
             record.not_asked();
             return Ok(Vec::new());

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use daemon::Clock;
 use identity::Source;
 use jiff::Timestamp;
-use model::{AtomSet, Keys, Revision};
+use model::{AtomSet, Keys, Operations, Revision, operation};
 use tokio::sync::watch;
 
 use crate::endpoints::Service;
@@ -37,6 +37,8 @@ pub(crate) struct Applied {
     pub limits: Limits,
     /// The report rules that decisions may name.
     pub reports: Reports,
+    /// What this proxy's own service can be asked to do.
+    pub operations: Operations,
     /// Makes the keys of requests to this proxy's own service; see [`Applied::keys`].
     pub made_keys: OnceLock<Arc<Keys>>,
 }
@@ -50,6 +52,9 @@ pub(crate) enum ApplyError {
     /// A report handler can't be built.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// Two operations can't be told apart.
+    #[error(transparent)]
+    Operations(#[from] operation::Conflict),
 }
 
 /// The configuration in use, the floor, and when policyd last stood by both. Clones are the same. Reading them locks nothing.
@@ -113,6 +118,8 @@ impl Applied {
         let limits = Limits::after(&previous.limits, &config.policies.limits)?;
         let own = config.policies.services.iter().find(|enforced| enforced.service == own_service);
         let enforced = own.cloned();
+        let routes = enforced.as_ref().map(|enforced| enforced.routes.clone());
+        let operations = Operations::new(routes.unwrap_or_default())?;
         let service = |service: &config::Service| {
             let previous = previous.services.get(&service.name).map(Arc::as_ref);
             let made = Service::from_config(service, previous, |address| connect(service, address));
@@ -124,7 +131,7 @@ impl Applied {
             config.mesh.services.iter().map(service).collect()
         };
         let made_keys = previous.keys_of(enforced.as_ref().map(|enforced| &enforced.atoms));
-        let applied = Self { enforced, services, limits, reports, config, made_keys };
+        let applied = Self { enforced, operations, services, limits, reports, config, made_keys };
         // Now, so that no request has to wait for it.
         applied.keys();
         Ok(applied)

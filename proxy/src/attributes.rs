@@ -22,6 +22,8 @@ pub(crate) struct Head<'a> {
     /// In lower case, without port.
     pub host: &'a str,
     pub headers: &'a HeaderMap,
+    /// The service's operation that it is for.
+    pub operation: Option<&'a str>,
     /// In its canonical form: one address has one.
     pub source_ip: IpAddr,
     pub tls: bool,
@@ -56,7 +58,7 @@ impl Head<'_> {
             query: self.query.parameters(),
             cookies,
             claims: BTreeMap::new(),
-            operation: None,
+            operation: self.operation.map(str::to_owned),
             source_ip: self.source_ip,
             tls: self.tls,
             time: self.time,
@@ -101,7 +103,8 @@ impl Facts for Head<'_> {
             Name::Header(header) => Fact::Text(join(self.header(header), ", ", room)?),
             Name::Query(parameter) => Fact::Text(self.query.parameter(parameter, room)?),
             Name::Cookie(cookie) => Fact::Text(join(self.cookie(cookie), "; ", room)?),
-            Name::Claim(_) | Name::Operation => return None,
+            Name::Claim(_) => return None,
+            Name::Operation => Fact::Text(self.operation?),
             Name::SourceIp => Fact::Ip(self.source_ip),
             Name::Tls => Fact::Bool(self.tls),
             Name::Time => Fact::Time(self.time.as_millisecond()),
@@ -145,6 +148,7 @@ mod tests {
             query: Query::new("a=1&b=%20&a=2").unwrap(),
             host: "reviews",
             headers: &headers,
+            operation: Some("it"),
             source_ip: "10.0.0.1".parse().unwrap(),
             tls: true,
             time: Timestamp::UNIX_EPOCH,

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use daemon::Clock;
 pub(crate) use model::decision::Source;
-use model::{Attributes, Decision, Facts, FailMode, Revision, Room, Verdict};
+use model::{Action, Attributes, Decision, Fact, Facts, FailMode, Name, Principal, Revision, Room, Verdict};
 use tokio::sync::watch;
 
 use crate::applied::{Applied, Current};
@@ -107,6 +107,14 @@ impl Checker {
             // No key says all that such a decision depends on, so nobody else's answer will do.
             return Err(Missing::Decision(enforced.fail_mode, None));
         }
+        // Found with the configuration that the key is made with: another one may give the name to other requests.
+        let (mut method, mut path) = (String::new(), String::new());
+        let read = (facts.fact(&Name::Method, &mut method), facts.fact(&Name::Path, &mut path));
+        let operation = match read {
+            (Some(Fact::Text(method)), Some(Fact::Text(path))) => applied.operations.find(method, path),
+            _ => None,
+        };
+        let facts = &Identified { facts, operation };
         let revision = enforced.revision;
         with_key(facts, &applied, |key| {
             let found = self.shared.lookup(key, revision, &applied);
@@ -130,6 +138,33 @@ impl Checker {
             }
         }
         degraded(fail_mode, "policyd's answers are older than its latest policies")
+    }
+}
+
+/// A request whose operation is known.
+struct Identified<'r, F> {
+    facts: &'r F,
+    operation: Option<&'r str>,
+}
+
+impl<F: Facts> Facts for Identified<'_, F> {
+    fn principal(&self) -> &Principal {
+        self.facts.principal()
+    }
+
+    fn action(&self) -> Action {
+        self.facts.action()
+    }
+
+    fn resource(&self) -> &str {
+        self.facts.resource()
+    }
+
+    fn fact<'a>(&'a self, name: &Name, room: &'a mut String) -> Option<Fact<'a>> {
+        match name {
+            Name::Operation => self.operation.map(Fact::Text),
+            name => self.facts.fact(name, room),
+        }
     }
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct Record {
     pub service: String,
     pub method: String,
     pub path: String,
+    /// The service's operation that it is for.
+    pub operation: Option<String>,
     /// For requests that are reported: what rules read.
     attributes: Option<Attributes>,
     checked: Option<Checked>,
@@ -123,6 +125,7 @@ impl Record {
             service: String::new(),
             method: String::new(),
             path: String::new(),
+            operation: None,
             attributes: None,
             checked: None,
             decision_time: None,
@@ -222,6 +225,7 @@ impl Record {
             service: &self.service,
             method: &self.method,
             path: &self.path,
+            operation: self.operation.as_deref(),
             status: self.status,
             complete: self.complete,
             error: self.error,
@@ -265,6 +269,7 @@ impl Drop for Record {
         self.observers.metrics.answered(
             self.direction.as_str(),
             &self.service,
+            self.operation.as_deref(),
             self.status,
             duration.as_secs_f64(),
         );

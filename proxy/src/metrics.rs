@@ -39,6 +39,7 @@ pub(crate) struct OpenConnection(Gauge);
 struct RequestLabels {
     direction: &'static str,
     service: String,
+    operation: String,
     code: u16,
 }
 
@@ -157,9 +158,18 @@ impl Metrics {
         });
     }
 
-    /// A response has ended.
-    pub(crate) fn answered(&self, direction: &'static str, service: &str, code: u16, seconds: f64) {
-        self.requests.get_or_create(&RequestLabels { direction, service: service.to_owned(), code }).inc();
+    /// A response has ended. The operation is one that the bundle declares, or none.
+    pub(crate) fn answered(
+        &self,
+        direction: &'static str,
+        service: &str,
+        operation: Option<&str>,
+        code: u16,
+        seconds: f64,
+    ) {
+        let operation = operation.unwrap_or_default().to_owned();
+        let labels = RequestLabels { direction, service: service.to_owned(), operation, code };
+        self.requests.get_or_create(&labels).inc();
         self.durations
             .get_or_create(&DurationLabels { direction, service: service.to_owned() })
             .observe(seconds);

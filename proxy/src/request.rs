@@ -118,6 +118,7 @@ impl Proxy {
         record.service.clone_from(&self.service);
         self.introduce(connection, &mut prepared.request);
         let principal = record.principal.clone();
+        let applied = self.current.applied();
         let head = Head {
             principal: &principal,
             service: &self.service,
@@ -126,6 +127,7 @@ impl Proxy {
             query: Query::new(&prepared.query)?,
             host: &prepared.host,
             headers: prepared.request.headers(),
+            operation: applied.operations.find(prepared.request.method().as_str(), &prepared.path),
             source_ip: connection.address.to_canonical(),
             tls: connection.peer.is_some(),
             time: record.arrived,

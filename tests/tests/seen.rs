@@ -105,7 +105,7 @@ async fn every_daemon_shows_health_and_metrics_that_prometheus_reads() -> Result
         all.push_str(&page);
     }
     for expected in [
-        "tidegate_requests_total{direction=\"ingress\",service=\"productpage\",code=\"200\"}",
+        "tidegate_requests_total{direction=\"ingress\",service=\"productpage\",operation=\"\",code=\"200\"}",
         "tidegate_decisions_total{verdict=\"allow\",source=\"miss\"}",
         "tidegate_decisions_total{verdict=\"allow\",source=\"hit\"}",
         "tidegate_decisions_total{verdict=\"deny\",source=\"miss\"}",

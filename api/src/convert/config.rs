@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::Revision;
+use model::{Revision, Route};
 use prost::Message;
 
 use super::limits::fail_mode;
@@ -144,6 +144,7 @@ impl From<&Enforced> for wire::Enforced {
             enforcement: wire::Enforcement::from(enforced.enforcement).into(),
             atoms: Some((&enforced.atoms).into()),
             decision_log: enforced.decision_log.as_ref().map(wire::DecisionLog::from),
+            routes: enforced.routes.iter().map(wire::Route::from).collect(),
         }
     }
 }
@@ -165,6 +166,7 @@ impl TryFrom<wire::Enforced> for Enforced {
             enforcement: enforcement(enforced.enforcement)?,
             atoms: required(enforced.atoms, "enforced.atoms")?.try_into()?,
             decision_log: enforced.decision_log.map(TryInto::try_into).transpose()?,
+            routes: converted(enforced.routes)?,
         })
     }
 }
@@ -190,6 +192,24 @@ impl TryFrom<wire::DecisionLog> for DecisionLog {
             recorded: converted(log.recorded)?,
             masked: converted(log.masked)?,
         })
+    }
+}
+
+impl From<&Route> for wire::Route {
+    fn from(route: &Route) -> Self {
+        Self {
+            method: route.method.clone(),
+            template: route.template.to_string(),
+            operation: route.operation.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Route> for Route {
+    type Error = ConvertError;
+    fn try_from(route: wire::Route) -> Result<Self, Self::Error> {
+        let template = parsed(&route.template, "route.template")?;
+        Ok(Self { method: route.method, template, operation: route.operation })
     }
 }
 
@@ -308,6 +328,11 @@ mod tests {
                 recorded: vec![Name::Cookie("c".into())],
                 masked: vec![Operand::Principal, Operand::Context(Name::Cookie("c".into()))],
             }),
+            routes: vec![Route {
+                method: "GET".into(),
+                template: "/reviews/{id}".parse().unwrap(),
+                operation: "getReview".into(),
+            }],
         }
     }
 
@@ -371,6 +396,13 @@ mod tests {
             let log = wire::DecisionLog { sample_hits, ..wire::DecisionLog::default() };
             assert!(DecisionLog::try_from(log).is_err(), "{sample_hits}");
         }
+    }
+
+    #[test]
+    fn a_route_that_is_no_path_is_refused() {
+        let mut wire = wire::Enforced::from(&enforced());
+        wire.routes[0].template = "reviews".to_owned();
+        assert!(Enforced::try_from(wire).is_err());
     }
 
     #[test]

@@ -297,6 +297,9 @@ pub struct Enforced {
     /// absent: none
     #[prost(message, optional, tag = "7")]
     pub decision_log: ::core::option::Option<DecisionLog>,
+    /// only for services that the proxy enforces for
+    #[prost(message, repeated, tag = "10")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
 }
 /// How the decisions on a service's requests are logged.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -309,6 +312,17 @@ pub struct DecisionLog {
     pub recorded: ::prost::alloc::vec::Vec<Name>,
     #[prost(message, repeated, tag = "3")]
     pub masked: ::prost::alloc::vec::Vec<Operand>,
+}
+/// Requests with this method and path are for this operation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Route {
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// such as "/reviews/{id}"
+    #[prost(string, tag = "2")]
+    pub template: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub operation: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

@@ -239,3 +239,50 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_operation_has_a_request_and_what_is_none_too() {
+    let mesh = "\
+trust_domain: shop.example
+services:
+  orders:
+    operations:
+      listOrders: {method: GET, path: /orders}
+      getOrder: {method: GET, path: '/orders/{id}'}
+      topOrder: {method: GET, path: /orders/top}
+      putOrder: {method: PUT, path: '/orders/{id}'}
+      getFile: {method: GET, path: '/files/{*path}'}
+";
+    let acl =
+        r#"permit (principal, action == Action::"getOrder", resource) unless { context.path like "*/x" };"#;
+    let texts =
+        [("mesh.yaml", mesh), ("acl.cedar", acl)].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let bundle = Bundle::load(&Files { folder: ".".into(), texts: texts.into() }).unwrap();
+    let requests = Boundaries::new(&[&bundle]).of("orders").requests_from(&[Principal::Unauthenticated]);
+    assert!(requests.exhaustive);
+    let mut shown: BTreeMap<(&str, &str, bool), &str> = BTreeMap::new();
+    for request in
+        requests.requests.iter().filter(|request| request.operation.is_some() || request.method == "GET")
+    {
+        let allowed = Answer::of(&bundle, request).decision == model::Verdict::Allow;
+        let operation = request.operation.as_deref().unwrap_or("none");
+        shown.entry((operation, &request.method, allowed)).or_insert(&request.path);
+    }
+    let lines = shown.into_iter().map(|((operation, method, allowed), path)| {
+        format!("{operation} {method} {path} {}\n", if allowed { "allow" } else { "deny" })
+    });
+    expect![[r#"
+        getFile GET /files/xx deny
+        getFile HEAD /files/xx deny
+        getOrder GET /orders/x deny
+        getOrder GET /orders/t allow
+        getOrder HEAD /orders/x deny
+        getOrder HEAD /orders/t allow
+        listOrders GET /orders deny
+        listOrders HEAD /orders deny
+        none GET / deny
+        putOrder PUT /orders/x deny
+        topOrder GET /orders/top deny
+        topOrder HEAD /orders/top deny
+    "#]].assert_eq(&lines.collect::<String>());
+}

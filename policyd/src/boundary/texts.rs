@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use model::Pattern;
+use model::{Pattern, Template};
 
 /// The most states that are walked.
 const STATES_MAX: usize = 20_000;
@@ -20,6 +20,12 @@ pub(super) enum Element {
     Char(char),
     /// Any run of characters, also none.
     Run,
+    /// A character.
+    Any,
+    /// A character of a path's segment.
+    One,
+    /// Any run of such characters, also none.
+    Some,
 }
 
 /// Which texts a fact can have at all.
@@ -60,6 +66,22 @@ pub(super) fn of_each_kind(patterns: &[Vec<Element>], grammar: Grammar, seeds: &
     }
     let complete = automaton.walk(&mut found);
     Texts { texts: found.texts, complete }
+}
+
+/// The elements of an operation's path.
+pub(super) fn elements_of(template: &Template) -> Vec<Element> {
+    let mut elements = Vec::new();
+    for segment in template.as_str().split('/').skip(1) {
+        elements.push(Element::Char('/'));
+        if segment.starts_with("{*") {
+            elements.extend([Element::Any, Element::Run]);
+        } else if segment.starts_with('{') {
+            elements.extend([Element::One, Element::Some]);
+        } else {
+            elements.extend(segment.chars().map(Element::Char));
+        }
+    }
+    elements
 }
 
 /// A `like` pattern's elements.
@@ -173,6 +195,8 @@ fn instance(pattern: &[Element], grammar: Grammar) -> Option<String> {
             match element {
                 Element::Char(c) => text.push(*c),
                 Element::Run => text.push_str(run),
+                Element::Any | Element::One => text.push('x'),
+                Element::Some => {}
             }
         }
         text
@@ -232,7 +256,7 @@ impl Automaton {
             places.push(None);
             used.extend(pattern.iter().filter_map(|element| match element {
                 Element::Char(c) => Some(*c),
-                Element::Run => None,
+                Element::Run | Element::Any | Element::One | Element::Some => None,
             }));
         }
         Self { places, starts, grammar, other: grammar.other(&used) }
@@ -251,6 +275,9 @@ impl Automaton {
             match self.at(*place) {
                 Some(Element::Char(expected)) if expected == c => self.reach(place + 1, &mut places),
                 Some(Element::Run) => self.reach(*place, &mut places),
+                Some(Element::Some) if c != '/' => self.reach(*place, &mut places),
+                Some(Element::Any) => self.reach(place + 1, &mut places),
+                Some(Element::One) if c != '/' => self.reach(place + 1, &mut places),
                 _ => {}
             }
         }
@@ -263,7 +290,7 @@ impl Automaton {
     fn reach(&self, place: u32, places: &mut Vec<u32>) {
         let mut place = place;
         places.push(place);
-        while self.at(place) == Some(Element::Run) {
+        while matches!(self.at(place), Some(Element::Run | Element::Some)) {
             place += 1;
             places.push(place);
         }
@@ -316,6 +343,7 @@ impl Automaton {
     fn alphabet(&self, state: &State) -> BTreeSet<char> {
         let expected = state.places.iter().filter_map(|place| match self.at(*place) {
             Some(Element::Char(c)) => Some(c),
+            Some(Element::One | Element::Some) => Some('/'),
             _ => None,
         });
         let special = self.grammar.special(state.grammar).iter().copied();

@@ -53,6 +53,11 @@ impl<'a> Place<'a> {
         Finding::at(self.file, self.source, self.start..self.start + self.length, message)
     }
 
+    /// A finding about the bytes that Cedar's parser knows by this span, or about the whole text.
+    pub fn finding_at(&self, span: Option<Range<usize>>, message: impl Into<String>) -> Finding {
+        Finding::at(self.file, self.source, self.to_file(span), message)
+    }
+
     /// What Cedar says, at the place it says it of.
     pub fn diagnose(&self, diagnostic: &dyn Diagnostic, findings: &mut Findings) {
         if let Some(related) = diagnostic.related() {

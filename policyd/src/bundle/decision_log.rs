@@ -232,7 +232,7 @@ mod tests {
     fn mistakes_in_a_mesh_are_told_with_their_place() {
         let text =
             "trust_domain: a.example\nservices: {}\ndecision_log:\n  sample_hits: 2\n  mask: [principle]\n";
-        let findings = mesh::parse(text).unwrap_err();
+        let findings = mesh::parse(text, &crate::bundle::Files::default()).unwrap_err();
         let told: Vec<_> = findings.iter().map(|f| (f.line, f.column, f.message.as_str())).collect();
         assert_eq!(
             told,

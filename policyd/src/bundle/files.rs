@@ -1,6 +1,6 @@
 //! The files of a bundle, read once, so that everything after works on one consistent set of texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -73,14 +73,15 @@ impl Files {
         Ok(Self { folder: folder.to_owned(), texts })
     }
 
-    /// Adds what is wrong with the files' names: a file that is not read is a rule that is not kept.
-    pub(super) fn check_names(&self, findings: &mut Findings) {
-        for name in
-            self.texts.keys().filter(|name| !name.ends_with(".cedar") && !KNOWN.contains(&name.as_str()))
-        {
+    /// Adds what is wrong with the files' names: a file that is not read is a rule that is not kept. `named` are those
+    /// that another file names; if nobody knows which ones these are, a name may be anything but nearly right.
+    pub(super) fn check_names(&self, named: Option<&BTreeSet<&str>>, findings: &mut Findings) {
+        let is_named = |name: &str| named.is_some_and(|named| named.contains(name));
+        for name in self.texts.keys().filter(|name| !is_known(name) && !is_named(name)) {
             let finding = Finding::in_file(name, "this file is not read: no file of a bundle has this name");
             findings.push(match did_you_mean(name, KNOWN) {
                 Some(near) => finding.with_help(format!("did you mean `{near}`?")),
+                None if named.is_none() => continue,
                 None => finding.as_warning().with_help("keep it out of the bundle's folder"),
             });
         }
@@ -90,6 +91,11 @@ impl Files {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str)
     }
+}
+
+/// Whether files of this name have a meaning of their own.
+pub(super) fn is_known(name: &str) -> bool {
+    name.ends_with(".cedar") || KNOWN.contains(&name)
 }
 
 /// The files of a bundle besides `*.cedar`.

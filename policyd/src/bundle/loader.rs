@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use cedar_policy_core::ast::{Expr, ExprKind, Literal};
 use cedar_policy_core::validator::Validator;
 use daemon::finding::{Finding, Findings};
 use model::{Atom, Name};
@@ -19,7 +20,7 @@ use super::links::Links;
 use super::policies::Policies;
 use super::schema::Types;
 use super::scoped_atoms::ScopedAtoms;
-use super::{Bundle, Files, Mesh, Schemas, decision_log, entities, limits, mesh, rules, schema};
+use super::{Bundle, Files, Mesh, Schemas, decision_log, entities, limits, mesh, narrowed, rules, schema};
 use crate::atoms::Derived;
 use crate::engine::index::Index;
 
@@ -39,9 +40,10 @@ impl Loader {
     /// Every mistake in every file.
     pub fn load(&mut self, files: &Files) -> Result<Bundle, Findings> {
         let mut findings = Findings::new();
-        files.check_names(&mut findings);
         let policies = self.read_policies(files, &mut findings);
-        let Some(mesh) = read_mesh(files, &mut findings) else { return Err(findings) };
+        let mesh = read_mesh(files, &mut findings);
+        files.check_names(mesh.as_ref().map(Mesh::documents).as_ref(), &mut findings);
+        let Some(mesh) = mesh else { return Err(findings) };
         let mut conditions = Conditions::default();
         let text = |name| files.text(name).unwrap_or_default();
         let limits = limits::read(text(limits::FILE), &mesh, &mut conditions, &mut findings);
@@ -59,7 +61,9 @@ impl Loader {
         let types = Types::read(files.text(schema::FILE));
         lower_case_headers(files, &names.iter().chain(types.names()).collect(), &mut findings);
         decision_log::check(&mesh.decision_log, &names, text(mesh::FILE), &mut findings);
-        let schemas = match schema::build(files.text(schema::FILE), names, types) {
+        let actions = mesh.actions();
+        let named = if actions.is_empty() { BTreeSet::new() } else { named_actions(&policies, &conditions) };
+        let schemas = match schema::build(files.text(schema::FILE), names, types, &actions, &named) {
             Ok(schemas) => schemas,
             Err(wrong) => {
                 findings.merge(wrong);
@@ -69,7 +73,9 @@ impl Loader {
         self.validate(&policies, &schemas, &mut findings);
         conditions.validate(&schemas.request, &mut findings);
         let rules = adapters.check(&schemas, &mut findings);
-        let entities = entities::build(&mesh, files.text(entities::FILE), &schemas.request, &mut findings);
+        let entities = entities::build(&mesh, files.text(entities::FILE), &schemas.entities, &mut findings);
+        let built = entities.as_ref().map(|(entities, _)| entities);
+        narrowed::check(&policies, &conditions, &mesh, built, &mut findings);
         let Some((entities, said)) = entities.filter(|_| !findings.has_errors()) else {
             return Err(findings);
         };
@@ -131,7 +137,7 @@ fn read_mesh(files: &Files, findings: &mut Findings) -> Option<Mesh> {
         );
         return None;
     };
-    match mesh::parse(source) {
+    match mesh::parse(source, files) {
         Ok((mesh, warnings)) => {
             findings.merge(warnings);
             Some(mesh)
@@ -141,6 +147,23 @@ fn read_mesh(files: &Files, findings: &mut Findings) -> Option<Mesh> {
             None
         }
     }
+}
+
+/// The ids of the actions that policies and conditions name.
+fn named_actions(policies: &Policies, conditions: &Conditions<'_>) -> BTreeSet<String> {
+    let written = policies.policies().chain(policies.templates()).map(|policy| policy.statement().template());
+    let mut named = BTreeSet::new();
+    for template in written.chain(conditions.set.policies().map(|policy| policy.as_ref().template())) {
+        let scope = template.action_constraint().iter_euids();
+        let conditions = template.non_scope_constraints().into_iter().flat_map(Expr::subexpressions);
+        let literals = conditions.filter_map(|expr| match expr.expr_kind() {
+            ExprKind::Lit(Literal::EntityUID(uid)) => Some(uid.as_ref()),
+            _ => None,
+        });
+        let actions = scope.chain(literals).filter(|uid| uid.is_action());
+        named.extend(actions.map(|uid| uid.eid().as_ref().to_owned()));
+    }
+    named
 }
 
 /// A header's name in capitals is a condition that never holds.

@@ -2,7 +2,7 @@
 
 mod written;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,15 +10,17 @@ use api::config::{Enforcement, Exposure, STALE_AFTER};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
-use model::{FailMode, SpiffeId, TrustDomain};
+use model::{Action, Attributes, FailMode, SpiffeId, TrustDomain};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::decision_log;
 pub use super::decision_log::DecisionLog;
-pub(crate) use written::RawMesh;
-use written::{Key, RawInstance, RawService};
+use super::files::Files;
+use super::operations::{self, Actions, ServiceOperations};
+pub(crate) use written::{Key, RawMesh};
+use written::{RawInstance, RawService};
 
 /// The file's name within a bundle.
 pub const FILE: &str = "mesh.yaml";
@@ -82,6 +84,10 @@ pub struct Service {
     pub decision_log: bool,
     /// Where callers from outside the mesh are let in, if they are; port 0 for any free one.
     pub ingress: Option<SocketAddr>,
+    /// What it can be asked to do.
+    pub operations: ServiceOperations,
+    /// The file that describes more of its operations.
+    pub openapi: Option<String>,
     /// Its instances, in the file's order.
     pub instances: Vec<Instance>,
 }
@@ -108,13 +114,32 @@ pub enum Application {
     Endpoint(SocketAddr),
 }
 
-/// Reads `mesh.yaml`. What its author should know of it comes with it.
+impl Mesh {
+    /// The operation that a request is for, by its method and its path.
+    pub fn operation(&self, request: &Attributes) -> Option<&str> {
+        let service = self.services.get(&request.resource).filter(|_| request.action == Action::Http)?;
+        service.operations.operations.find(&request.method, &request.path)
+    }
+
+    /// The files that services name, which describe their operations.
+    pub(super) fn documents(&self) -> BTreeSet<&str> {
+        self.services.values().filter_map(|service| service.openapi.as_deref()).collect()
+    }
+
+    /// Every operation of every service, and its groups: the actions that policies may name.
+    pub fn actions(&self) -> Actions {
+        operations::of_all(self.services.values().map(|service| &service.operations))
+    }
+}
+
+/// Reads `mesh.yaml`, whose text is `source`, and the files that it names. What its author should know of it comes
+/// with it.
 ///
 /// # Errors
-/// Every mistake in the file.
-pub fn parse(source: &str) -> Result<(Mesh, Findings), Findings> {
+/// Every mistake in these files.
+pub fn parse(source: &str, files: &Files) -> Result<(Mesh, Findings), Findings> {
     let raw: RawMesh = config_file::parse(FILE, source)?;
-    let mut reader = Reader { source, findings: Findings::new() };
+    let mut reader = Reader { source, files, findings: Findings::new() };
     reader.findings.add_source(FILE, source);
     match reader.mesh(&raw) {
         Some(mesh) => reader.findings.unless_errors(mesh),
@@ -125,6 +150,7 @@ pub fn parse(source: &str) -> Result<(Mesh, Findings), Findings> {
 /// Turns raw values into checked ones and collects what is wrong with them.
 struct Reader<'a> {
     source: &'a str,
+    files: &'a Files,
     findings: Findings,
 }
 
@@ -157,6 +183,7 @@ impl Reader<'_> {
             }
         }
         self.unique_instances(raw, &services);
+        self.unlike_groups(raw, &services);
         Some(Mesh {
             trust_domain: domain,
             certificate_ttl,
@@ -183,6 +210,9 @@ impl Reader<'_> {
         }
         let enforcement = self.enforcement(name, raw.enforcement.as_ref());
         let instances = raw.instances.iter().filter_map(|raw| self.instance(name, raw)).collect();
+        let document = raw.openapi.as_ref();
+        let operations =
+            operations::read(&raw.operations, document, self.source, self.files, &mut self.findings);
         let spiffe_id = match domain.workload(namespace, account) {
             Ok(id) => id,
             Err(error) => {
@@ -201,6 +231,8 @@ impl Reader<'_> {
             enforcement,
             decision_log: raw.decision_log.unwrap_or(true),
             ingress,
+            operations,
+            openapi: document.map(|document| document.value.clone()),
             instances,
         })
     }
@@ -259,7 +291,7 @@ impl Reader<'_> {
     }
 
     fn unique_instances(&mut self, raw: &RawMesh, services: &BTreeMap<String, Service>) {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for (service, instance) in
             services.iter().flat_map(|(name, s)| s.instances.iter().map(move |i| (name, i)))
         {
@@ -269,6 +301,20 @@ impl Reader<'_> {
             {
                 let help = "give each instance a `name` or a `version` of its own";
                 self.wrong(place, format!("two instances are called `{}`", instance.name), help);
+            }
+        }
+    }
+
+    /// A group that is called as an operation would be the same action, and hold what nobody put there.
+    fn unlike_groups(&mut self, raw: &RawMesh, services: &BTreeMap<String, Service>) {
+        let actions = operations::of_all(services.values().map(|service| &service.operations));
+        for (Key(name), service) in
+            raw.services.keys().filter_map(|key| Some((key, services.get(&key.0.value)?)))
+        {
+            let groups = service.operations.groups.values().flatten();
+            for group in groups.filter(|group| actions.contains_key(*group)).collect::<BTreeSet<_>>() {
+                let message = format!("`{group}` of `{}` is a group, and an operation too", name.value);
+                self.wrong(name, message, "give one of them another name");
             }
         }
     }

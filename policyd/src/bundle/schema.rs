@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use cedar_policy::{Schema, SchemaFragment};
 use daemon::finding::Findings;
 use model::operand::ResponseName;
-use model::{Kind, Name, Record};
+use model::{Action, Kind, Name, Record};
 use serde_json::{Value, json};
 
 use super::cedar_text::Place;
+use super::operations::Actions;
 use crate::digest::Digest;
 pub use types::Types;
 
@@ -28,8 +29,11 @@ const BUILT_IN: &str = include_str!("built_in.cedarschema");
 /// The schemas that a bundle is checked against.
 #[derive(Clone, Debug)]
 pub struct Schemas {
-    /// For policies, limits and check adapters: what is known when a request arrives.
+    /// For policies, limits and check adapters: what is known when a request arrives. Of operations that no policy
+    /// tells apart it has one only, for the validator looks at each policy once for each action.
     pub request: Schema,
+    /// For entities and requests: the same, with every operation.
+    pub entities: Schema,
     /// For reports: the same, and the response.
     pub report: Schema,
     /// The headers, query parameters, cookies and claims that are declared, and what their texts are read as.
@@ -42,11 +46,18 @@ pub struct Schemas {
     pub author: Option<Digest>,
 }
 
-/// Builds the schemas of a bundle that reads `names`, of which some have `types`.
+/// Builds the schemas of a bundle that reads `names`, of which some have `types`, and has the operations `actions`, of
+/// which policies name `named`.
 ///
 /// # Errors
 /// What is wrong with the author's schema.
-pub fn build(author: Option<&str>, names: BTreeSet<Name>, types: Types) -> Result<Schemas, Findings> {
+pub fn build(
+    author: Option<&str>,
+    names: BTreeSet<Name>,
+    types: Types,
+    actions: &Actions,
+    named: &BTreeSet<String>,
+) -> Result<Schemas, Findings> {
     let declared = types.declare(names);
     let place = Place::file(FILE, author.unwrap_or_default());
     let mut findings = Findings::new();
@@ -59,7 +70,14 @@ pub fn build(author: Option<&str>, names: BTreeSet<Name>, types: Types) -> Resul
             _ => None,
         },
     };
-    let Some(request) = extended.filter(|_| !findings.has_errors()) else { return Err(findings) };
+    if let Some(schema) = &extended {
+        unlike_actions(schema, actions, &place, &mut findings);
+    }
+    let Some(extended) = extended.filter(|_| !findings.has_errors()) else { return Err(findings) };
+    let mut entities = extended.clone();
+    declare_actions(&mut entities, actions);
+    let mut request = extended;
+    declare_actions(&mut request, &told_apart(actions, named));
     let text = request.clone();
     let mut report = request.clone();
     declare_response(&mut report);
@@ -70,11 +88,56 @@ pub fn build(author: Option<&str>, names: BTreeSet<Name>, types: Types) -> Resul
             None
         }
     };
-    match (checked(request), checked(report)) {
-        (Some(request), Some(report)) => {
-            Ok(Schemas { request, report, declared, types, text, author: author.map(Digest::of) })
+    match (checked(request), checked(entities), checked(report)) {
+        (Some(request), Some(entities), Some(report)) => {
+            let author = author.map(Digest::of);
+            Ok(Schemas { request, entities, report, declared, types, text, author })
         }
         _ => Err(findings),
+    }
+}
+
+/// Those operations of `actions` that policies may tell apart which name `named`: those that are named, and one of each
+/// list of named groups. All, if a name is unknown: then the validator is to say which ones there are.
+fn told_apart(actions: &Actions, named: &BTreeSet<String>) -> Actions {
+    let groups: BTreeSet<&String> = actions.values().flatten().collect();
+    let is_known = |name: &String| {
+        actions.contains_key(name) || groups.contains(name) || Action::from_id(name).is_some()
+    };
+    if !named.iter().all(is_known) {
+        return actions.clone();
+    }
+    let mut met = BTreeSet::new();
+    let mut differs = |(name, groups): &(&String, &BTreeSet<String>)| {
+        let groups: Vec<String> = groups.intersection(named).cloned().collect();
+        met.insert((groups, named.get(*name).cloned()))
+    };
+    let kept = actions.iter().filter(|action| differs(action));
+    kept.map(|(name, groups)| (name.clone(), groups.clone())).collect()
+}
+
+/// An author may declare what groups are in, but not operations.
+fn unlike_actions(schema: &Value, actions: &Actions, place: &Place<'_>, findings: &mut Findings) {
+    let declared = schema.pointer("//actions").and_then(Value::as_object);
+    for name in
+        declared.into_iter().flat_map(serde_json::Map::keys).filter(|name| actions.contains_key(*name))
+    {
+        let message = format!("`{name}` is declared by mesh.yaml, as an operation");
+        findings.push(place.finding(message).with_help("leave it out"));
+    }
+}
+
+/// Declares operations as actions: each applies to what `http` does, and is in `http` and its groups.
+fn declare_actions(schema: &mut Value, actions: &Actions) {
+    let Some(declared) = schema.pointer_mut("//actions").and_then(Value::as_object_mut) else { return };
+    let http = declared.get(Action::Http.as_str()).and_then(|http| http.get("appliesTo")).cloned();
+    for group in actions.values().flatten() {
+        declared.entry(group.clone()).or_insert_with(|| json!({}));
+    }
+    for (name, groups) in actions {
+        let parents = std::iter::once(Action::Http.as_str()).chain(groups.iter().map(String::as_str));
+        let parents: Vec<Value> = parents.map(|id| json!({ "id": id })).collect();
+        declared.insert(name.clone(), json!({ "memberOf": parents, "appliesTo": http }));
     }
 }
 
@@ -187,7 +250,13 @@ mod tests {
     use super::*;
 
     fn errors(author: &str) -> Vec<String> {
-        match build(Some(author), BTreeSet::new(), Types::read(Some(author))) {
+        match build(
+            Some(author),
+            BTreeSet::new(),
+            Types::read(Some(author)),
+            &Actions::new(),
+            &BTreeSet::new(),
+        ) {
             Ok(_) => Vec::new(),
             Err(findings) => findings.iter().map(|finding| finding.message.clone()).collect(),
         }
@@ -196,7 +265,7 @@ mod tests {
     #[test]
     fn names_that_are_read_are_declared() {
         let names = BTreeSet::from([Name::Header("x-\"user".into()), Name::Claim("q".into())]);
-        assert!(build(None, names, Types::default()).is_ok());
+        assert!(build(None, names, Types::default(), &Actions::new(), &BTreeSet::new()).is_ok());
     }
 
     #[test]

@@ -31,14 +31,18 @@ pub enum RequestError {
 
 /// The Cedar request. Of headers, query parameters, cookies and claims only declared ones
 /// enter it: no policy can read others.
-pub(super) fn build(attributes: &Attributes, schemas: &Schemas) -> Result<Request, RequestError> {
-    let context = Context::from_pairs(context(attributes, schemas)?)
+///
+/// The operation is the one that this bundle gives to method and path: a proxy, or a log, may know another bundle's.
+pub(super) fn build(attributes: &Attributes, bundle: &Bundle) -> Result<Request, RequestError> {
+    let schemas = &bundle.schemas;
+    let operation = bundle.mesh.operation(attributes);
+    let context = Context::from_pairs(context(attributes, operation, schemas)?)
         .map_err(|error| RequestError::Context(Box::new(error)))?;
     let principal = uid(Kind::Workload, attributes.principal.as_str())?;
-    let action = uid(Kind::Action, attributes.action.as_str())?;
+    let action = uid(Kind::Action, operation.unwrap_or_else(|| attributes.action.as_str()))?;
     let resource = uid(Kind::Service, &attributes.resource)?;
     // What is built here fits the schema by construction; builds for tests check that it does.
-    let schema = cfg!(debug_assertions).then_some(&schemas.request);
+    let schema = cfg!(debug_assertions).then_some(&schemas.entities);
     Request::new(principal, action, resource, context, schema)
         .map_err(|error| RequestError::Schema(Box::new(error)))
 }
@@ -58,18 +62,19 @@ pub(super) fn entities<'b>(
     bundle
         .entities
         .clone()
-        .add_entities([caller], Some(&bundle.schemas.request))
+        .add_entities([caller], Some(&bundle.schemas.entities))
         .map(Cow::Owned)
         .map_err(|error| RequestError::Entity(Box::new(error)))
 }
 
 fn entity(principal: &Principal, bundle: &Bundle) -> Result<Entity, RequestError> {
-    Entity::from_json_value(workload(principal), Some(&bundle.schemas.request))
+    Entity::from_json_value(workload(principal), Some(&bundle.schemas.entities))
         .map_err(|error| RequestError::Entity(Box::new(error)))
 }
 
 fn context(
     attributes: &Attributes,
+    operation: Option<&str>,
     schemas: &Schemas,
 ) -> Result<Vec<(String, RestrictedExpression)>, RequestError> {
     let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
@@ -87,7 +92,7 @@ fn context(
         for record in Record::ALL {
             pairs.push((record.as_str().to_owned(), declared(schemas, attributes, record)?));
         }
-        pairs.extend(attributes.operation.as_deref().map(|name| ("operation".to_owned(), text(name))));
+        pairs.extend(operation.map(|name| ("operation".to_owned(), text(name))));
     }
     Ok(pairs)
 }

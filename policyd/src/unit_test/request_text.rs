@@ -108,7 +108,7 @@ impl RequestText {
         else {
             return Err(mistakes);
         };
-        Ok(Attributes {
+        let mut attributes = Attributes {
             tls: self.tls.unwrap_or(principal != Principal::Unauthenticated),
             principal,
             action,
@@ -123,7 +123,10 @@ impl RequestText {
             operation: None,
             source_ip,
             time,
-        })
+        };
+        // As a proxy finds it.
+        attributes.operation = mesh.operation(&attributes).map(str::to_owned);
+        Ok(attributes)
     }
 
     fn principal(&self) -> Result<Principal, Mistake> {

@@ -65,9 +65,17 @@ impl Setting {
 
     pub(super) fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
         let (service, denial_exposure, enforcement) = ("shop".into(), Exposure::Mesh, Enforcement::Enforce);
-        let decision_log = None;
-        let enforced =
-            Enforced { service, revision, atoms, fail_mode, denial_exposure, enforcement, decision_log };
+        let (decision_log, routes) = (None, Vec::new());
+        let enforced = Enforced {
+            service,
+            revision,
+            atoms,
+            fail_mode,
+            denial_exposure,
+            enforcement,
+            decision_log,
+            routes,
+        };
         let config = Config { revision, ..Config::default() };
         self.current.replace(Applied { config, enforced: Some(enforced), ..Applied::default() });
         self.current.heard(self.clock.now());

@@ -186,7 +186,8 @@ async fn off_asks_nobody_and_charges_nothing() {
         for absent in ["tidegate_decisions_total{", "tidegate_limit_outcomes_total{"] {
             assert!(!metrics.contains(absent), "{case:?}: {absent} is in\n{metrics}");
         }
-        let answered = r#"tidegate_requests_total{direction="ingress",service="shop",code="200"}"#;
+        let answered =
+            r#"tidegate_requests_total{direction="ingress",service="shop",operation="",code="200"}"#;
         assert!(metrics.contains(answered), "{case:?}: {answered} is not in\n{metrics}");
     }
 }

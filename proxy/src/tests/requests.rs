@@ -30,7 +30,7 @@ async fn an_allowed_request_reaches_the_application_and_the_next_is_decided_here
     for line in [
         r#"tidegate_decisions_total{verdict="allow",source="miss"} 1"#,
         r#"tidegate_decisions_total{verdict="allow",source="hit"} 2"#,
-        r#"tidegate_requests_total{direction="ingress",service="shop",code="200"} 3"#,
+        r#"tidegate_requests_total{direction="ingress",service="shop",operation="",code="200"} 3"#,
         "tidegate_decision_cache_entries 1",
         "tidegate_policyd_connected 1",
         "tidegate_config_revision 1",

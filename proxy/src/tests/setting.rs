@@ -49,6 +49,7 @@ pub(super) fn enforced(service: &str) -> Enforced {
         enforcement: Enforcement::Enforce,
         atoms: AtomSet::new(vec![], true),
         decision_log: None,
+        routes: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ const MESH: &str = "trust_domain: a.example\nservices: {orders: {namespace: shop
 fn read_all(files: &[(&str, &str)]) -> (BTreeMap<String, String>, Vec<Clauses>) {
     let texts: BTreeMap<String, String> =
         files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    let (mesh, _warnings) = mesh::parse(MESH).unwrap();
+    let (mesh, _warnings) = mesh::parse(MESH, &Files::default()).unwrap();
     let clauses = read(&Files { texts: texts.clone(), ..Files::default() }, &mesh).unwrap();
     (texts, clauses)
 }

@@ -10,6 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::Try;
 use crate::bundle::decision_log::RawDecisionLog;
+use crate::bundle::operations::RawOperation;
 use crate::yaml_schema::one_of;
 
 /// The mesh: its trust domain, its services and their instances.
@@ -43,7 +44,7 @@ pub(crate) struct RawMesh {
 /// A key that knows where it stands.
 #[derive(Deserialize)]
 #[serde(transparent)]
-pub(super) struct Key(pub(super) Spanned<String>);
+pub(crate) struct Key(pub(crate) Spanned<String>);
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
@@ -96,6 +97,13 @@ pub(super) struct RawService {
     /// Where callers from outside the mesh are let in, in the clear: an IP address and a port, 0 for any free port.
     #[schemars(with = "Option<String>", example = "127.0.0.1:8080")]
     pub(super) ingress: Option<Spanned<String>>,
+    /// What it can be asked to do, by name: each is a Cedar action.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, RawOperation>")]
+    pub(super) operations: BTreeMap<Key, RawOperation>,
+    /// A file of the bundle that describes more of its operations: OpenAPI 3.0 or 3.1, in YAML or JSON.
+    #[schemars(with = "Option<String>", example = "orders.openapi.yaml")]
+    pub(super) openapi: Option<Spanned<String>>,
     /// Its running copies.
     #[serde(default)]
     pub(super) instances: Vec<RawInstance>,
