@@ -6,6 +6,7 @@
 //! - [`bundle`]: what an author writes, read and checked as a whole; all mistakes at once;
 //! - [`atoms`]: what a proxy has to look at, derived from the conditions;
 //! - [`boundary`]: requests that show what the policies tell apart; pure;
+//! - [`diff`]: what is different between two bundles;
 //! - [`engine`]: what the policies say of one request, by Cedar; pure;
 //! - [`handlers`]: the check adapters at work;
 //! - [`snapshot`]: bundle and handlers under one revision, replaced whole;
@@ -34,6 +35,7 @@ pub mod concern;
 pub mod config;
 pub mod coverage;
 pub mod delivery;
+pub mod diff;
 pub mod digest;
 pub mod engine;
 pub mod explain;

@@ -44,7 +44,24 @@ const ADAPTER_PREFIX: &str = "adapter/";
 /// # Errors
 /// When a log can't be read.
 pub fn replay(bundle: &Bundle, logs: &[Log], progress: &(dyn Fn(u64) + Sync)) -> Result<Tally, ReadError> {
-    let replayer = Replayer::new(bundle);
+    run(&Replayer::new(bundle), logs, progress)
+}
+
+/// Makes the decisions of `logs` again by both bundles, and tells what `new` says otherwise than `old`, whatever was
+/// decided then. A line that one of them can't decide on is left out.
+///
+/// # Errors
+/// When a log can't be read.
+pub fn compare(
+    old: &Bundle,
+    new: &Bundle,
+    logs: &[Log],
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Tally, ReadError> {
+    run(&Replayer { before: Some(Box::new(Replayer::new(old))), ..Replayer::new(new) }, logs, progress)
+}
+
+fn run(replayer: &Replayer<'_>, logs: &[Log], progress: &(dyn Fn(u64) + Sync)) -> Result<Tally, ReadError> {
     let mut tally = Blocks::new(logs, progress)
         .par_bridge()
         .try_fold(Tally::default, |tally, block| Ok(replayer.block(tally, &block?)))
@@ -55,6 +72,8 @@ pub fn replay(bundle: &Bundle, logs: &[Log], progress: &(dyn Fn(u64) + Sync)) ->
 
 /// A bundle made ready to answer lines.
 struct Replayer<'b> {
+    /// The bundle whose answers it is compared with; without one, with those in the lines.
+    before: Option<Box<Self>>,
     bundle: &'b Bundle,
     services: HashMap<&'b str, Plan<'b>>,
     answers: Cache<Box<[u8]>, Arc<Answer>>,
@@ -78,8 +97,9 @@ struct Answer {
 
 impl<'b> Replayer<'b> {
     fn new(bundle: &'b Bundle) -> Self {
-        let plan = |(name, atoms): (&'b String, &'b AtomSet)| (name.as_str(), Plan::new(bundle, atoms));
+        let plan = |(name, atoms): (&'b String, &'b AtomSet)| (name.as_str(), Plan::new(bundle, name, atoms));
         Self {
+            before: None,
             bundle,
             services: bundle.atoms.iter().map(plan).collect(),
             answers: Cache::new(ANSWERS_MAX),
@@ -110,17 +130,19 @@ impl<'b> Replayer<'b> {
         if line.source == Source::Degraded {
             return Err(Skip::Undecided);
         }
-        let plan = self.services.get(line.service.as_str());
-        if let Some(plan) = plan {
-            plan.is_known(&line)?;
+        for replayer in std::iter::once(self).chain(self.before.as_deref()) {
+            if let Some(plan) = replayer.services.get(line.service.as_str()) {
+                plan.is_known(&line)?;
+            }
         }
-        let attributes = line.take_attributes().map_err(|_error| Skip::Unreadable)?;
-        let answer = match plan {
-            Some(plan) => self.answer(plan, &attributes, room),
-            None => Arc::new(Answer::denied(vec![NO_SUCH_SERVICE.to_owned()])),
+        let mut attributes = line.take_attributes().map_err(|_error| Skip::Unreadable)?;
+        let before = match &self.before {
+            Some(before) => before.answer(&mut attributes, room).said.clone(),
+            None => {
+                Said { verdict: line.verdict, reasons: line.reasons, limits: line.limits, rules: line.rules }
+            }
         };
-        let before =
-            Said { verdict: line.verdict, reasons: line.reasons, limits: line.limits, rules: line.rules };
+        let answer = self.answer(&mut attributes, room);
         let after = answer.after(&before);
         tally.replayed += 1;
         tally.to_ask += u64::from(after.verdict == Verdict::Allow && !answer.checks.is_empty());
@@ -145,7 +167,12 @@ impl<'b> Replayer<'b> {
         Ok(())
     }
 
-    fn answer(&self, plan: &Plan<'_>, attributes: &Attributes, room: &mut Room) -> Arc<Answer> {
+    fn answer(&self, attributes: &mut Attributes, room: &mut Room) -> Arc<Answer> {
+        let Some(plan) = self.services.get(attributes.resource.as_str()) else {
+            return Arc::new(Answer::denied(vec![NO_SUCH_SERVICE.to_owned()]));
+        };
+        // Another bundle may have known other operations.
+        attributes.operation = self.bundle.mesh.operation(attributes).map(str::to_owned);
         if !plan.atoms.is_cacheable() {
             return Arc::new(self.evaluate(attributes).0);
         }
@@ -184,8 +211,13 @@ impl<'b> Replayer<'b> {
 }
 
 impl<'b> Plan<'b> {
-    fn new(bundle: &'b Bundle, atoms: &'b AtomSet) -> Self {
+    fn new(bundle: &'b Bundle, name: &str, atoms: &'b AtomSet) -> Self {
         let mut reads: BTreeSet<Name> = atoms.atoms().iter().map(|atom| atom.name.clone()).collect();
+        // The bundle finds the operation by itself, by these.
+        reads.remove(&Name::Operation);
+        if bundle.mesh.services.get(name).is_some_and(|service| !service.operations.operations.is_empty()) {
+            reads.extend([Name::Method, Name::Path]);
+        }
         if !atoms.is_cacheable() {
             // Something reads what no atom stands for: it may be anything.
             reads.extend([Name::Method, Name::Path, Name::Host, Name::SourceIp]);

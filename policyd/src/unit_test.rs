@@ -14,9 +14,12 @@ use model::{Attributes, Verdict};
 use serde::Serialize;
 
 pub(crate) use read::RawFile;
+#[cfg(test)]
+pub(crate) use read::parse;
 pub use read::{load, request};
 pub use report::{json, text};
 pub use request_text::RequestText;
+pub use shown::test_text;
 
 use crate::bundle::Bundle;
 use crate::engine;

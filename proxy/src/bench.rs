@@ -69,6 +69,7 @@ impl Check {
             denial_exposure: Exposure::Mesh,
             enforcement: Enforcement::Enforce,
             decision_log: None,
+            routes: Vec::new(),
         };
         // No benchmark takes so long: this policyd says nothing more.
         let policies = Policies { stale_after: Duration::from_secs(86_400), ..Policies::default() };
@@ -100,6 +101,7 @@ fn head(request: Request<'_>) -> Option<Head<'_>> {
         query: Query::new(request.query).ok()?,
         host: "shop",
         headers: request.headers,
+        operation: None,
         source_ip: request.source_ip.to_canonical(),
         tls: true,
         time: request.time,

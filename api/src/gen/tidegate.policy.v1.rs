@@ -297,8 +297,8 @@ pub struct Enforced {
     /// absent: none
     #[prost(message, optional, tag = "7")]
     pub decision_log: ::core::option::Option<DecisionLog>,
-    /// only for services that the proxy enforces for
-    #[prost(message, repeated, tag = "10")]
+    /// its operations
+    #[prost(message, repeated, tag = "8")]
     pub routes: ::prost::alloc::vec::Vec<Route>,
 }
 /// How the decisions on a service's requests are logged.

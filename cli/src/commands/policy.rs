@@ -1,5 +1,6 @@
 //! `tidegate policy`
 
+mod diff;
 mod explain;
 mod fmt;
 mod replay;
@@ -23,6 +24,7 @@ pub(super) enum Policy {
     Test(test::Test),
     Explain(Box<explain::Explain>),
     Replay(replay::Replay),
+    Diff(diff::Diff),
     Fmt(fmt::Fmt),
 }
 
@@ -53,6 +55,7 @@ impl Policy {
             Self::Test(test) => test.run(),
             Self::Explain(explain) => explain.run(),
             Self::Replay(replay) => replay.run(),
+            Self::Diff(diff) => diff.run(),
             Self::Fmt(fmt) => fmt.run(),
         }
     }

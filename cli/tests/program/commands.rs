@@ -15,6 +15,7 @@ fn every_command_has_help_with_an_example() {
         &["policy", "test"],
         &["policy", "explain"],
         &["policy", "replay"],
+        &["policy", "diff"],
         &["policy", "fmt"],
         &["bundle", "build"],
         &["bundle", "verify"],

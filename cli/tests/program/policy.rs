@@ -1,5 +1,6 @@
 //! The tools of policy authors: what they print, and their exit codes. One file for each tool.
 
+mod diff;
 mod explain;
 mod fmt;
 mod test;
@@ -54,13 +55,22 @@ fn what_the_document_shows_is_what_a_user_sees() {
     let log = folder.path().join("decisions.jsonl");
     let logged = blocks.iter().find_map(|block| block.strip_prefix("json title=decisions.jsonl\n")).unwrap();
     fs::write(&log, logged).unwrap();
-    let (folder, log) = (folder.path().to_str().unwrap(), log.to_str().unwrap());
+    // The edit that the document speaks of.
+    let edited = bundle(&[]);
+    for entry in
+        fs::read_dir(folder.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
+    {
+        let text = fs::read_to_string(entry.path()).unwrap().replace("\"/ratings/*\"", "\"/ratings*\"");
+        fs::write(edited.path().join(entry.file_name()), text).unwrap();
+    }
+    let [folder, edited, log] = [folder.path(), edited.path(), &log].map(|path| path.to_str().unwrap());
 
     let transcripts: Vec<&str> =
         blocks.iter().filter_map(|block| block.strip_prefix("\n$ tidegate ")).collect();
-    assert_eq!(transcripts.len(), 5);
+    assert_eq!(transcripts.len(), 6);
     let real = |word| match word {
         "policies/bookinfo" => folder,
+        "edited" => edited,
         "decisions.jsonl" => log,
         word => word,
     };

@@ -284,5 +284,6 @@ services:
         putOrder PUT /orders/x deny
         topOrder GET /orders/top deny
         topOrder HEAD /orders/top deny
-    "#]].assert_eq(&lines.collect::<String>());
+    "#]]
+    .assert_eq(&lines.collect::<String>());
 }

@@ -39,10 +39,10 @@ pub type Actions = BTreeMap<String, BTreeSet<String>>;
 #[schemars(rename = "Operation")]
 pub(super) struct RawOperation {
     /// The HTTP method, in capitals.
-    #[schemars(with = "String", example = "GET")]
+    #[schemars(with = "String", example = &"GET")]
     method: Spanned<String>,
     /// The path as proxies see it; `{name}` is a segment, `{*name}` at the end all that is left.
-    #[schemars(with = "String", example = "/reviews/{id}")]
+    #[schemars(with = "String", example = &"/reviews/{id}")]
     path: Spanned<String>,
     /// The groups that it is in, which policies may name as actions, too.
     #[serde(default)]

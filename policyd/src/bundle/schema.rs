@@ -284,7 +284,8 @@ mod tests {
             type Claims = { groups?: Set<String> };
         "#;
         let names = BTreeSet::from([Name::Header("x-tier".into()), Name::Cookie("c".into())]);
-        let schemas = build(Some(author), names, Types::read(Some(author))).unwrap();
+        let schemas =
+            build(Some(author), names, Types::read(Some(author)), &Actions::new(), &BTreeSet::new()).unwrap();
         let kinds: Vec<_> = schemas.declared.values().map(|kind| kind.as_str()).collect();
         assert_eq!(
             kinds,

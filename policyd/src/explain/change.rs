@@ -222,7 +222,7 @@ fn wants(way: &[Turn<'_>], evaluation: &Evaluation<'_>) -> Vec<Want> {
 /// The request with the fewest differences that is not decided as `verdict`, if one is found; `Err` if there can be none.
 fn verify(
     way: &[Turn<'_>],
-    boundary: &Boundary,
+    boundary: &Boundary<'_>,
     bundle: &Bundle,
     attributes: &Attributes,
     verdict: Verdict,

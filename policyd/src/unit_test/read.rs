@@ -127,7 +127,7 @@ pub fn request(file: &str, source: &str, bundle: &Bundle) -> Result<Attributes, 
 }
 
 /// Reads tests from the texts of their files.
-pub(super) fn parse(texts: &BTreeMap<String, String>, bundle: &Bundle) -> Result<Vec<UnitTest>, Findings> {
+pub(crate) fn parse(texts: &BTreeMap<String, String>, bundle: &Bundle) -> Result<Vec<UnitTest>, Findings> {
     let mut findings = Findings::new();
     let mut tests = Vec::new();
     for (file, source) in texts {

@@ -1,11 +1,12 @@
 //! A request shown as its author would write it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use model::{Action, Attributes, Principal};
 
 use super::request_text::{DEFAULT_TIME, RequestText};
+use super::{Answer, word};
 
 impl RequestText {
     /// The words for a request, without those that say what is the default anyway.
@@ -78,6 +79,22 @@ impl RequestText {
             ..Self::of(attributes)
         }
     }
+}
+
+/// A test that expects `answer` to `request`, as its author would write it into a list of tests.
+pub fn test_text(name: &str, request: &Attributes, answer: &Answer) -> String {
+    let entries =
+        RequestText::of(request).entries().into_iter().map(|(key, value)| format!("{key}: {value}"));
+    let list = |names: &BTreeSet<String>| names.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ");
+    format!(
+        "- name: {}\n  request: {{{}}}\n  expect: {{decision: {}, policies: [{}], limits: [{}], rules: [{}]}}\n",
+        plain(name),
+        entries.collect::<Vec<_>>().join(", "),
+        word(answer.decision),
+        list(&answer.policies),
+        list(&answer.limits),
+        list(&answer.rules),
+    )
 }
 
 /// A text as YAML has it: in quotes if it needs them.

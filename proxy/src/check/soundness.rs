@@ -117,7 +117,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut heard = setting.clock.now();
     for step in steps {
         match step {
-            Step::Ask(mut attributes, changes_meanwhile) => {
+            Step::Ask(attributes, changes_meanwhile) => {
                 *meanwhile.lock().unwrap() = changes_meanwhile;
                 let checked = setting.checker.decide(&*attributes, Attributes::clone).await;
                 *meanwhile.lock().unwrap() = false;

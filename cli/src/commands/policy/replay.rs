@@ -54,12 +54,12 @@ impl Replay {
     }
 }
 
-fn log(path: &Path) -> Log {
+pub(super) fn log(path: &Path) -> Log {
     if path == Path::new("-") { Log::Stdin } else { Log::File(path.to_owned()) }
 }
 
 /// Of the bytes on the disk. It is seen on a terminal only.
-fn progress(logs: &[PathBuf]) -> ProgressBar {
+pub(super) fn progress(logs: &[PathBuf]) -> ProgressBar {
     let sizes: Option<Vec<u64>> = logs
         .iter()
         .map(|path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len()))
