@@ -78,7 +78,7 @@ pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Bound> {
     metrics.show_authority(&registry.authority());
     let source = Source::fixed(own);
     let service = Service::new(Arc::clone(&registry), Arc::clone(&metrics), clock.clone());
-    service.serve(listener, &source, config.expired_grace, &lifecycle);
+    service.serve(listener.try_into()?, &source, config.expired_grace, &lifecycle);
     admin.serve(render(registered, &metrics, &registry, &clock), Readiness::new(), &lifecycle);
     let upkeep = Upkeep { config, ca_id: ca_id.clone(), registry: Arc::clone(&registry), metrics, source };
     let renew_at = upkeep.own_due(now);

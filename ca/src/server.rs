@@ -7,10 +7,10 @@ use api::certificate::certificate_service_server::{CertificateService, Certifica
 use api::certificate::{AttestRequest, CertificateResponse, RenewRequest};
 use daemon::{Clock, Lifecycle};
 use identity::Source;
+use identity::grpc::Listener;
 use identity::tls::{self, ClientAuth};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::codegen::Bytes;
@@ -52,7 +52,7 @@ impl Service {
 
     /// Serves on `listener` until the lifecycle stops. Callers whose certificate ended at most `grace` ago
     /// are let in.
-    pub fn serve(self, listener: TcpListener, source: &Source, grace: Duration, lifecycle: &Lifecycle) {
+    pub fn serve(self, listener: Listener, source: &Source, grace: Duration, lifecycle: &Lifecycle) {
         let auth = ClientAuth::OptionalWithGrace(grace);
         let config = tls::server_config(source, self.clock.clone(), auth, tls::H2);
         let incoming = identity::grpc::incoming(listener, config, lifecycle);

@@ -6,6 +6,7 @@ mod ca;
 mod completions;
 mod policy;
 mod policyd;
+mod proxies;
 mod proxy;
 mod sample;
 mod schema;
@@ -27,6 +28,7 @@ Examples:
   tidegate policy check policies/bookinfo   find every mistake in a bundle
   tidegate policy test policies/bookinfo    run its tests
   tidegate bundle build policies/bookinfo --sign KEY -o FILE   pack it into a signed file
+  tidegate proxies --admin ADDRESS          which proxy runs which revision?
   tidegate audit rotation --ledger FILE     are certificates renewed in time?
 
 Exit codes: 0 all well, 1 findings, 2 an error.
@@ -42,6 +44,7 @@ enum Command {
     Policyd(policyd::Policyd),
     Ca(ca::Ca),
     Proxy(proxy::Proxy),
+    Proxies(proxies::Proxies),
     #[command(subcommand)]
     Policy(policy::Policy),
     #[command(subcommand)]
@@ -81,6 +84,7 @@ impl Tidegate {
             Command::Policyd(command) => command.run(),
             Command::Ca(command) => command.run(),
             Command::Proxy(command) => command.run(),
+            Command::Proxies(command) => command.run(),
             Command::Policy(command) => command.run(),
             Command::Bundle(command) => command.run(),
             Command::Audit(command) => command.run(),

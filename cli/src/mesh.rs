@@ -151,7 +151,7 @@ impl Mesh {
         launch: &dyn Launch,
     ) -> Result<()> {
         let policyd_id = identity::policyd_id(&self.bundle.mesh.trust_domain)?;
-        let policyd = Address { address: self.policyd.address, id: policyd_id };
+        let policyd = Address { address: self.policyd.address.into(), id: policyd_id };
         for mut sidecar in prepared {
             sidecar.config.policyd = policyd.clone();
             self.sidecars.push(sidecar.start(options.clock.clone(), launch).await?);
@@ -243,6 +243,7 @@ async fn start_policyd(
             state: Some(State { folder: options.state.join("policyd"), kept: KEPT_DEFAULT }),
         },
         listen: loopback(),
+        socket: None,
         admin: loopback(),
         identity: identity::client::Config {
             ca_address: ca.address,
@@ -287,7 +288,7 @@ async fn prepare_one(
         admin: loopback(),
         // Known once the service is started.
         application: String::new(),
-        policyd: Address { address: loopback(), id: service.spiffe_id.clone() },
+        policyd: Address { address: loopback().into(), id: service.spiffe_id.clone() },
         ca: Address { address: ca.address, id: identity::ca_id(&bundle.mesh.trust_domain)? },
         trust_bundle,
         join_token: ca.join_token(&service.spiffe_id, &instance.name, TOKEN_TTL)?,

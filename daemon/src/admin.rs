@@ -1,4 +1,4 @@
-//! A daemon's admin port: `/metrics`, `/healthz` and `/readyz`, over plain HTTP/1.1.
+//! A daemon's admin port: `/metrics`, `/healthz`, `/readyz` and what else a daemon shows, over plain HTTP/1.1.
 //!
 //! It belongs on a loopback or otherwise private address: it authenticates nobody. It tells no secrets, and
 //! whoever reaches it can use up no more than the limits at the end of this file.
@@ -22,7 +22,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics;
 use crate::readiness::Readiness;
 
-/// Renders the text of `/metrics`.
+/// Renders the text of `/metrics`, or of another page.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// An admin port that is bound but not served yet.
@@ -30,6 +30,7 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    pages: Router,
 }
 
 /// Binds the admin port; port 0 takes a free one.
@@ -39,7 +40,7 @@ pub struct Admin {
 pub async fn bind(address: SocketAddr) -> io::Result<Admin> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    Ok(Admin { listener, address })
+    Ok(Admin { listener, address, pages: Router::new() })
 }
 
 impl Admin {
@@ -48,9 +49,21 @@ impl Admin {
         self.address
     }
 
+    /// Shows what `render` makes, which is JSON, at `path` too.
+    #[must_use]
+    pub fn with_json(
+        mut self,
+        path: &str,
+        render: impl Fn() -> String + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let page = move || async move { ([(header::CONTENT_TYPE, "application/json")], render()) };
+        self.pages = self.pages.route(path, get(page));
+        self
+    }
+
     /// Serves until the daemon stops. Returns at once; the work goes on in tasks of `life`.
     pub fn serve(self, render_metrics: RenderMetrics, readiness: Readiness, life: &Lifecycle) {
-        let routes = routes(render_metrics, readiness, life.clone());
+        let routes = routes(render_metrics, readiness, life.clone()).merge(self.pages);
         let _task = life.spawn(accept(self.listener, routes, life.clone()));
     }
 }

@@ -1,5 +1,7 @@
 //! gRPC servers and channels over mutual TLS.
 
+mod address;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -7,24 +9,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use address::{Address, AddressError, Listener, bind};
 use daemon::Lifecycle;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_stream::Stream;
+use tokio_stream::Stream as Incoming;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::tls::{self, Peer};
+use address::Stream;
 
 /// The most connections at once, handshakes included. A caller beyond them waits to be accepted.
-pub const CONNECTIONS_MAX: usize = 10_000;
+pub const CONNECTIONS_MAX: usize = 16_384;
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connect, with its handshake, may take.
@@ -39,7 +42,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A server's connection, after the handshake.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Stream>,
     info: ConnectionInfo,
     _permit: OwnedSemaphorePermit,
 }
@@ -49,17 +52,17 @@ pub struct Connection {
 pub struct ConnectionInfo {
     /// Who called, if it showed a certificate.
     pub peer: Option<Peer>,
-    /// From where.
-    pub remote: SocketAddr,
+    /// From where; a Unix socket's callers have no address.
+    pub remote: Option<SocketAddr>,
 }
 
 /// Accepts TLS connections until the lifecycle stops, for tonic's `serve_with_incoming_shutdown`. Handshakes
 /// run side by side, so a slow caller holds up no other; one that fails is logged and forgotten.
 pub fn incoming(
-    listener: TcpListener,
+    listener: Listener,
     config: Arc<ServerConfig>,
     lifecycle: &Lifecycle,
-) -> impl Stream<Item = io::Result<Connection>> + use<> {
+) -> impl Incoming<Item = io::Result<Connection>> + use<> {
     let (ready, accepted) = mpsc::channel(1);
     lifecycle.spawn(accept_until_stopped(listener, TlsAcceptor::from(config), lifecycle.clone(), ready));
     ReceiverStream::new(accepted)
@@ -72,27 +75,27 @@ pub fn peer<T>(request: &tonic::Request<T>) -> Option<Peer> {
 
 /// A channel to one address. Connects at the first call, and again by itself after a connection is lost; each
 /// connect is a handshake of its own, with the certificates of that moment.
-pub fn channel(address: SocketAddr, config: Arc<ClientConfig>) -> Channel {
-    let connector = TlsConnector::from(config);
-    // The URI is only a name for logs: the connector knows the address, and TLS checks SPIFFE IDs, not names.
+pub fn channel(address: impl Into<Address>, config: Arc<ClientConfig>) -> Channel {
+    let (connector, address) = (TlsConnector::from(config), address.into());
+    // TLS checks SPIFFE IDs, not names.
+    let name = match &address {
+        Address::Tcp(address) => ServerName::IpAddress(address.ip().into()),
+        Address::Unix(_) => ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()),
+    };
+    // The URI is only a name for logs: the connector knows the address.
     Endpoint::from_static("http://tidegate")
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let connector = connector.clone();
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let name = ServerName::IpAddress(address.ip().into());
-                connector.connect(name, stream).await.map(TokioIo::new)
-            }
+            let (connector, address, name) = (connector.clone(), address.clone(), name.clone());
+            async move { connector.connect(name, address.connect().await?).await.map(TokioIo::new) }
         }))
 }
 
 async fn accept_until_stopped(
-    listener: TcpListener,
+    listener: Listener,
     acceptor: TlsAcceptor,
     lifecycle: Lifecycle,
     ready: mpsc::Sender<io::Result<Connection>>,
@@ -130,24 +133,21 @@ async fn accept_until_stopped(
 
 async fn handshake(
     acceptor: TlsAcceptor,
-    stream: TcpStream,
-    remote: SocketAddr,
+    stream: Stream,
+    remote: Option<SocketAddr>,
     permit: OwnedSemaphorePermit,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%remote, %error, "can't set TCP_NODELAY");
-    }
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let info = ConnectionInfo { peer: tls::peer(stream.get_ref().1), remote };
             let connection = Connection { stream, info, _permit: permit };
             if ready.send(Ok(connection)).await.is_err() {
-                tracing::debug!(%remote, "the server stopped during a handshake");
+                tracing::debug!(?remote, "the server stopped during a handshake");
             }
         }
-        Ok(Err(error)) => tracing::info!(%remote, %error, "TLS handshake failed"),
-        Err(_) => tracing::info!(%remote, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
+        Ok(Err(error)) => tracing::info!(?remote, %error, "TLS handshake failed"),
+        Err(_) => tracing::info!(?remote, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
     }
 }
 

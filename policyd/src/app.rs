@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use daemon::{Clock, Lifecycle, Readiness};
+use identity::grpc::{Address, Listener};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -29,7 +30,7 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 pub struct Bound {
     /// Where proxies connect.
     pub address: SocketAddr,
-    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/proxies` are served.
     pub admin: SocketAddr,
     /// The state that decides.
     pub current: Current,
@@ -65,6 +66,11 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
         .await
         .with_context(|| format!("`{}` can't be bound", config.listen))?;
     let address = listener.local_addr()?;
+    let mut listeners = vec![Listener::try_from(listener)?];
+    if let Some(path) = &config.socket {
+        let socket = identity::grpc::bind(&Address::Unix(path.clone())).await;
+        listeners.push(socket.with_context(|| format!("the socket `{}` can't be bound", path.display()))?);
+    }
     let admin = daemon::admin::bind(config.admin)
         .await
         .with_context(|| format!("`{}` can't be bound", config.admin))?;
@@ -75,6 +81,10 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
         counted.proxies(&standing.count());
         registry.render()
     };
+    let listed = proxies.clone();
+    // A Listing has nothing that JSON has no form for.
+    let admin =
+        admin.with_json("/proxies", move || serde_json::to_string(&listed.list()).unwrap_or_default());
     admin.serve(Arc::new(render), readiness.clone(), &lifecycle);
 
     // A new epoch for each life: what proxies cached from an earlier one has to be asked again.
@@ -100,7 +110,7 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
         lifecycle: lifecycle.clone(),
         metrics,
     };
-    server.serve(listener, &identity);
+    server.serve(listeners, &identity);
     tracing::info!(%address, admin = %admin_address, "policyd serves");
     Ok(Bound { address, admin: admin_address, current, status, proxies, identity, lifecycle })
 }

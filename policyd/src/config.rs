@@ -26,6 +26,8 @@ pub struct Config {
     pub delivery: delivery::Config,
     /// Where proxies connect.
     pub listen: SocketAddr,
+    /// A Unix socket at which proxies of this host connect, if there is one.
+    pub socket: Option<PathBuf>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub admin: SocketAddr,
     /// How to get a certificate.
@@ -43,6 +45,7 @@ struct RawConfig {
     bundles_kept: Option<Spanned<usize>>,
     #[serde(default = "any_port")]
     listen: SocketAddr,
+    socket: Option<PathBuf>,
     #[serde(default = "any_port")]
     admin: SocketAddr,
     trust_domain: Spanned<TrustDomain>,
@@ -92,6 +95,7 @@ impl Config {
             (Some(bundle), Some(join_token), Some(ca_id), Some(delivery)) => Ok(Self {
                 delivery,
                 listen: raw.listen,
+                socket: raw.socket.map(|path| folder.join(path)),
                 admin: raw.admin,
                 identity: identity::client::Config { ca_address: raw.ca, ca_id, bundle, join_token },
                 addresses: raw.addresses,

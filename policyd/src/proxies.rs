@@ -10,7 +10,7 @@ use daemon::Clock;
 use jiff::Timestamp;
 use model::Revision;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -26,6 +26,8 @@ pub struct Proxies {
     watching: Mutex<Watching>,
     /// Told whenever a proxy gets in step.
     stepped: Notify,
+    /// When a change reached the last proxy that it concerns.
+    rolled_out: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -125,7 +127,13 @@ pub struct Place {
 impl Proxies {
     /// None yet.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics, watching: Mutex::default(), stepped: Notify::new() }
+        Self {
+            clock,
+            metrics,
+            watching: Mutex::default(),
+            stepped: Notify::new(),
+            rolled_out: watch::Sender::default(),
+        }
     }
 
     /// A snapshot is about to be published.
@@ -183,6 +191,11 @@ impl Proxies {
         })
     }
 
+    /// When the last change that concerned anybody reached the last proxy, and every later one.
+    pub fn rolled_out(&self) -> watch::Receiver<Option<Instant>> {
+        self.rolled_out.subscribe()
+    }
+
     /// Resolves once all `instances` watch and are in step with `revision` or a later one.
     pub async fn until_in_step(&self, instances: &[String], revision: Revision) {
         loop {
@@ -198,6 +211,15 @@ impl Proxies {
                 return;
             }
             stepped.await;
+        }
+    }
+
+    fn count_off(&self, id: u64, number: u64, acknowledged: Option<Instant>) {
+        let out = self.watching().count_off(id, number, acknowledged);
+        // A change that concerned nobody who watched was on nobody's way.
+        for (rollout, at) in out.iter().filter_map(|rollout| Some((rollout, rollout.last_acknowledged?))) {
+            self.metrics.rolled_out(at.duration_since(rollout.published_at));
+            self.rolled_out.send_replace(Some(at));
         }
     }
 
@@ -239,7 +261,7 @@ impl Place {
     pub fn refused(&self, revision: Revision, error: String) {
         let now = self.proxies.clock.now();
         self.change(|entry| (entry.row.heard, entry.row.error) = (now, Some(error)));
-        self.proxies.watching().count(self.id, revision.number, None, &self.proxies.metrics);
+        self.proxies.count_off(self.id, revision.number, None);
     }
 
     /// The proxy said something.
@@ -251,7 +273,7 @@ impl Place {
     fn step(&self, revision: Revision, acknowledged: bool) {
         self.change(|entry| entry.in_step = entry.in_step.max(revision.number));
         let at = acknowledged.then(Instant::now);
-        self.proxies.watching().count(self.id, revision.number, at, &self.proxies.metrics);
+        self.proxies.count_off(self.id, revision.number, at);
         self.proxies.stepped.notify_waiters();
     }
 
@@ -264,16 +286,15 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut watching = self.proxies.watching();
-        watching.count(self.id, u64::MAX, None, &self.proxies.metrics);
-        watching.proxies.remove(&self.id);
+        self.proxies.count_off(self.id, u64::MAX, None);
+        self.proxies.watching().proxies.remove(&self.id);
     }
 }
 
 impl Watching {
-    /// The rollouts up to `number` no longer wait for the proxy. O(rollouts under way).
-    fn count(&mut self, id: u64, number: u64, acknowledged: Option<Instant>, metrics: &Metrics) {
-        let Some(entry) = self.proxies.get_mut(&id) else { return };
+    /// Counts a proxy off the rollouts up to `number`. Returns those that wait for nobody any longer. O(rollouts).
+    fn count_off(&mut self, id: u64, number: u64, acknowledged: Option<Instant>) -> VecDeque<Rollout> {
+        let Some(entry) = self.proxies.get_mut(&id) else { return VecDeque::new() };
         for rollout in &mut self.rollouts {
             if entry.counted < rollout.number && rollout.number <= number {
                 rollout.waiting = rollout.waiting.saturating_sub(1);
@@ -281,16 +302,10 @@ impl Watching {
             }
         }
         entry.counted = entry.counted.max(number);
-        self.rollouts.retain(|rollout| {
-            if rollout.waiting > 0 {
-                return true;
-            }
-            // A change that concerned nobody who watched was on nobody's way.
-            if let Some(at) = rollout.last_acknowledged {
-                metrics.rolled_out(at.duration_since(rollout.published_at));
-            }
-            false
-        });
+        let (out, under_way) =
+            std::mem::take(&mut self.rollouts).into_iter().partition(|rollout| rollout.waiting == 0);
+        self.rollouts = under_way;
+        out
     }
 }
 

@@ -10,9 +10,9 @@ use api::policy as wire;
 use api::policy::policy_service_server::{PolicyService, PolicyServiceServer};
 use daemon::{Clock, Lifecycle};
 use futures_util::{Stream, StreamExt};
+use identity::grpc::Listener;
 use identity::tls::{self, ClientAuth, Peer};
 use model::{Attributes, SpiffeId};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -156,12 +156,17 @@ impl PolicyService for Server {
 }
 
 impl Server {
-    /// Serves on `listener`, with the certificates of `identity`, until the daemon stops. Returns at once.
-    pub fn serve(self, listener: TcpListener, identity: &identity::Source) {
+    /// Serves on `listeners`, with the certificates of `identity`, until the daemon stops. Returns at once.
+    pub fn serve(self, listeners: impl IntoIterator<Item = Listener>, identity: &identity::Source) {
+        let server = Arc::new(self);
+        listeners.into_iter().for_each(|listener| server.clone().serve_one(listener, identity));
+    }
+
+    fn serve_one(self: Arc<Self>, listener: Listener, identity: &identity::Source) {
         let lifecycle = self.lifecycle.clone();
         let tls = tls::server_config(identity, self.clock.clone(), ClientAuth::Required, tls::H2);
         let incoming = identity::grpc::incoming(listener, tls, &lifecycle);
-        let service = PolicyServiceServer::new(self).max_decoding_message_size(MESSAGE_SIZE_MAX);
+        let service = PolicyServiceServer::from_arc(self).max_decoding_message_size(MESSAGE_SIZE_MAX);
         let stopping = lifecycle.clone();
         let serving = tonic::transport::Server::builder()
             .max_concurrent_streams(STREAMS_MAX)

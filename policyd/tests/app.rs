@@ -57,7 +57,7 @@ async fn ca(pki: &Arc<Pki>, lifecycle: &Lifecycle) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let source = pki.source(&identity::ca_id(&domain()).unwrap());
     let config = tls::server_config(&source, Clock::system(), ClientAuth::Optional, tls::H2);
-    let incoming = identity::grpc::incoming(listener, config, lifecycle);
+    let incoming = identity::grpc::incoming(listener.try_into().unwrap(), config, lifecycle);
     let service = CertificateServiceServer::new(Ca(pki.clone()));
     lifecycle.spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
     address
@@ -72,7 +72,7 @@ fn config(pki: &Pki, ca_address: SocketAddr, bundle: &Path) -> Config {
         join_token: "token".into(),
     };
     let delivery = tidegate_policyd::delivery::Config::folder(bundle.to_owned());
-    Config { delivery, listen: any, admin: any, identity, addresses: [].into() }
+    Config { delivery, listen: any, socket: None, admin: any, identity, addresses: [].into() }
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {

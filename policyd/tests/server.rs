@@ -4,7 +4,6 @@
 
 mod pki;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use api::config::Config;
 use api::policy::policy_service_client::PolicyServiceClient;
 use api::policy::{self as wire, watch_request, watch_response};
 use daemon::{Clock, Lifecycle, Readiness};
+use identity::grpc::{self, Address};
 use identity::tls;
 use model::SpiffeId;
 use tempfile::TempDir;
@@ -23,7 +23,6 @@ use tidegate_policyd::publish::Publisher;
 use tidegate_policyd::server::{CHARGES_MAX, KEY_SIZE_MAX, MESSAGE_SIZE_MAX, Server};
 use tidegate_policyd::snapshot::Current;
 use tidegate_policyd::source::{Source, Surroundings};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -52,7 +51,7 @@ limits:
 /// A policyd without the parts that need a CA.
 struct Policyd {
     pki: Pki,
-    address: SocketAddr,
+    address: Address,
     clock: Clock,
     lifecycle: Lifecycle,
     folder: TempDir,
@@ -77,8 +76,9 @@ impl Policyd {
         };
         let delivery = Delivery::open(delivery::Config::folder(folder.path().to_owned())).unwrap();
         let source = Source::start(delivery, 1, surroundings).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = grpc::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let socket = grpc::bind(&Address::Unix(folder.path().join("socket"))).await.unwrap();
+        let address = listener.address().clone();
         let server = Server {
             current: source.current(),
             limits: Mutex::new(Store::default()),
@@ -91,16 +91,20 @@ impl Policyd {
             metrics,
         };
         let current = server.current.clone();
-        server.serve(listener, &pki.source(&id()));
+        server.serve([listener, socket], &pki.source(&id()));
         lifecycle.spawn(source.run(lifecycle.clone()));
         Self { pki, address, clock, lifecycle, folder, proxies, current }
     }
 
     /// A client with the identity of this service.
     fn client(&self, namespace: &str, service: &str) -> PolicyServiceClient<Channel> {
+        self.client_at(&self.address, namespace, service)
+    }
+
+    fn client_at(&self, address: &Address, namespace: &str, service: &str) -> PolicyServiceClient<Channel> {
         let id = domain().workload(namespace, service).unwrap();
         let config = tls::client_config(&self.pki.source(&id), Clock::system(), vec![self::id()], tls::H2);
-        PolicyServiceClient::new(identity::grpc::channel(self.address, config))
+        PolicyServiceClient::new(grpc::channel(address.clone(), config))
     }
 
     async fn stop(self) {
@@ -162,6 +166,21 @@ async fn a_service_may_ask_about_itself_alone() {
 }
 
 #[tokio::test]
+async fn on_a_unix_socket_a_peer_is_who_its_certificate_says_too() {
+    let policyd = Policyd::start().await;
+    let socket = Address::Unix(policyd.folder.path().join("socket"));
+    let mut stock = policyd.client_at(&socket, "depot", "stock");
+    let decision = stock.check(check("stock", "/")).await.unwrap().into_inner().decision.unwrap();
+    assert_eq!(decision.verdict(), wire::Verdict::Allow);
+    assert_eq!(stock.check(check("orders", "/")).await.unwrap_err().code(), Code::PermissionDenied);
+    let anonymous = tls::anonymous_client_config(policyd.pki.bundle(), Clock::system(), vec![id()], tls::H2);
+    let mut anonymous = PolicyServiceClient::new(grpc::channel(socket, anonymous));
+    assert!(anonymous.check(check("stock", "/")).await.is_err());
+    drop((stock, anonymous));
+    policyd.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_connects_without_a_certificate_of_the_trust_domain() {
     let policyd = Policyd::start().await;
     let anonymous = tls::anonymous_client_config(policyd.pki.bundle(), Clock::system(), vec![id()], tls::H2);
@@ -170,7 +189,7 @@ async fn nobody_connects_without_a_certificate_of_the_trust_domain() {
         .replace(identity::Identity { svid: stranger.current().svid.clone(), bundle: policyd.pki.bundle() });
     let forged = tls::client_config(&stranger, Clock::system(), vec![id()], tls::H2);
     for config in [anonymous, forged] {
-        let mut client = PolicyServiceClient::new(identity::grpc::channel(policyd.address, config));
+        let mut client = PolicyServiceClient::new(grpc::channel(policyd.address.clone(), config));
         let status = client.check(check("stock", "/")).await.unwrap_err();
         assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status:?}");
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use daemon::config_file;
 use daemon::{Finding, Findings, Rotation};
-use identity::TrustBundle;
+use identity::{TrustBundle, grpc};
 use model::spiffe_id::SpiffeIdError;
 use model::{SpiffeId, TrustDomain};
 use serde::Deserialize;
@@ -35,8 +35,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The application behind this proxy, `host:port`.
     pub application: String,
-    /// Where policyd is.
-    pub policyd: Address,
+    /// Where policyd is: over TCP, or on a Unix socket of this host.
+    pub policyd: Address<grpc::Address>,
     /// Where the CA is.
     pub ca: Address,
     /// The roots trusted at first; later ones come from the CA.
@@ -127,8 +127,10 @@ impl Reader<'_> {
         let admin = raw.admin.map_or(Some(ANY_PORT), |value| self.socket(&value));
         let application = self.application(raw.application);
         let domain: Option<TrustDomain> = self.parsed(&raw.trust_domain, "a trust domain");
-        let policyd = self.address(&raw.policyd, domain.as_ref().map(identity::policyd_id));
-        let ca = self.address(&raw.ca, domain.as_ref().map(identity::ca_id));
+        let policyd = self.socket_or_path(&raw.policyd);
+        let policyd = self.address(&raw.policyd, policyd, domain.as_ref().map(identity::policyd_id));
+        let ca = self.socket(&raw.ca);
+        let ca = self.address(&raw.ca, ca, domain.as_ref().map(identity::ca_id));
         let trust_bundle = domain.and_then(|domain| self.trust_bundle(domain, &raw.trust_bundle));
         let join_token = self.join_token(raw.join_token, raw.join_token_file);
         let decision_log = raw.decision_log.map(|raw| self.decision_log(&raw));
@@ -177,6 +179,15 @@ impl Reader<'_> {
         }
     }
 
+    /// The path of a Unix socket is meant from the file's folder.
+    fn socket_or_path(&mut self, value: &Spanned<String>) -> Option<grpc::Address> {
+        match value.value.parse() {
+            Ok(grpc::Address::Unix(path)) => Some(grpc::Address::Unix(self.folder.join(path))),
+            Ok(address) => Some(address),
+            Err(error) => self.wrong(value, format!("`{}` is no address: {error}", value.value)),
+        }
+    }
+
     fn application(&mut self, value: Spanned<String>) -> Option<String> {
         let port = value
             .value
@@ -192,16 +203,17 @@ impl Reader<'_> {
     }
 
     /// A daemon of Tidegate: the trust domain says which ID it has, if that is not wrong itself.
-    fn address(
+    fn address<A>(
         &mut self,
-        address: &Spanned<String>,
+        written: &Spanned<String>,
+        address: Option<A>,
         id: Option<Result<SpiffeId, SpiffeIdError>>,
-    ) -> Option<Address> {
-        let socket = self.socket(address)?;
+    ) -> Option<Address<A>> {
+        let address = address?;
         match id? {
-            Ok(id) => Some(Address { address: socket, id }),
+            Ok(id) => Some(Address { address, id }),
             Err(error) => {
-                self.wrong(address, format!("the trust domain is too long for its daemons' IDs: {error}"))
+                self.wrong(written, format!("the trust domain is too long for its daemons' IDs: {error}"))
             }
         }
     }

@@ -12,7 +12,7 @@ use api::policy::policy_service_client::PolicyServiceClient;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use daemon::Clock;
-use identity::Source;
+use identity::{Source, grpc};
 use model::{Attributes, Decision, SpiffeId};
 use tonic::transport::Channel;
 
@@ -60,11 +60,11 @@ pub(crate) struct Held {
     pub reset: Duration,
 }
 
-/// Where policyd is, and who it must be.
+/// Where a daemon is, and who it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct Address<A = SocketAddr> {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: A,
     /// The SPIFFE ID it must show.
     pub id: SpiffeId,
 }
@@ -72,7 +72,7 @@ pub struct Address {
 /// policyd, over mutual TLS.
 #[derive(Debug)]
 pub(crate) struct Client {
-    address: Address,
+    address: Address<grpc::Address>,
     source: Source,
     clock: Clock,
     service: ArcSwap<PolicyServiceClient<Channel>>,
@@ -80,7 +80,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects when first used.
-    pub(crate) fn new(address: Address, source: Source, clock: Clock) -> Self {
+    pub(crate) fn new(address: Address<grpc::Address>, source: Source, clock: Clock) -> Self {
         let service = ArcSwap::from_pointee(connect(&address, &source, &clock));
         Self { address, source, clock, service }
     }
@@ -121,10 +121,10 @@ impl Policyd for Client {
     }
 }
 
-fn connect(address: &Address, source: &Source, clock: &Clock) -> PolicyServiceClient<Channel> {
+fn connect(address: &Address<grpc::Address>, source: &Source, clock: &Clock) -> PolicyServiceClient<Channel> {
     let tls =
         identity::tls::client_config(source, clock.clone(), vec![address.id.clone()], identity::tls::H2);
-    PolicyServiceClient::new(identity::grpc::channel(address.address, tls))
+    PolicyServiceClient::new(grpc::channel(address.address.clone(), tls))
 }
 
 fn unavailable(status: &tonic::Status) -> Unavailable {

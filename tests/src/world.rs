@@ -65,6 +65,7 @@ impl World {
         let config = policyd::config::Config {
             delivery: policyd::delivery::Config::folder(self.bundle()),
             listen: self.mesh.policyd.address,
+            socket: None,
             admin: ([127, 0, 0, 1], 0).into(),
             identity: identity::client::Config {
                 ca_address: self.mesh.ca.address,

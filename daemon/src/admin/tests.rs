@@ -40,6 +40,19 @@ async fn metrics_have_the_openmetrics_content_type() {
 }
 
 #[tokio::test]
+async fn a_daemon_may_show_more() {
+    let life = Lifecycle::new();
+    let admin = bind("127.0.0.1:0".parse().unwrap()).await.unwrap().with_json("/more", || "{}".to_owned());
+    let address = admin.address();
+    admin.serve(Arc::new(String::new), Readiness::new(), &life);
+    let answer = get_path(address, "/more").await;
+    assert!(
+        answer.contains("content-type: application/json\r\n") && answer.ends_with("\r\n\r\n{}"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
 async fn readiness_names_what_is_missing_while_health_does_not_care() {
     let fixture = serve().await;
     let guard = fixture.readiness.block("a certificate");

@@ -1,6 +1,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_stream::StreamExt;
 
+use tokio::net::{TcpListener, TcpStream};
+
 use super::*;
 use crate::Source;
 use crate::test_pki::{self, Pki, WORKLOAD};
@@ -29,9 +31,9 @@ impl Case {
         }
     }
 
-    fn incoming(&mut self) -> Pin<Box<dyn Stream<Item = io::Result<Connection>>>> {
+    fn incoming(&mut self) -> Pin<Box<dyn Incoming<Item = io::Result<Connection>>>> {
         let config = server_config(&self.source, self.clock.clone(), ClientAuth::Required, H2);
-        Box::pin(incoming(self.listener.take().unwrap(), config, &self.lifecycle))
+        Box::pin(incoming(self.listener.take().unwrap().try_into().unwrap(), config, &self.lifecycle))
     }
 
     async fn connect(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
@@ -53,7 +55,7 @@ async fn a_connection_carries_bytes_and_knows_its_peer_and_one_that_fails_hinder
     let mut server = server.unwrap().unwrap();
     let info = server.connect_info();
     assert_eq!(info.peer.unwrap().id.as_str(), WORKLOAD);
-    assert_eq!(info.remote, client.get_ref().0.local_addr().unwrap());
+    assert_eq!(info.remote, Some(client.get_ref().0.local_addr().unwrap()));
     client.write_all(b"ping").await.unwrap();
     client.flush().await.unwrap();
     let mut bytes = [0; 4];

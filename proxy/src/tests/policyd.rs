@@ -128,7 +128,7 @@ impl FakePolicyd {
         let source = Source::fixed(pki.identity(&id("policyd"), 24 * HOUR));
         let tls =
             identity::tls::server_config(&source, pki.clock.clone(), ClientAuth::Required, identity::tls::H2);
-        let incoming = identity::grpc::incoming(socket, tls, &self.lifecycle);
+        let incoming = identity::grpc::incoming(socket.try_into().unwrap(), tls, &self.lifecycle);
         let service = PolicyServiceServer::from_arc(Arc::clone(self));
         let lifecycle = self.lifecycle.clone();
         drop(self.lifecycle.spawn(async move {

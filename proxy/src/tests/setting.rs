@@ -94,7 +94,7 @@ impl Setting {
             ingress: Some(any),
             admin: any,
             application: application.to_string(),
-            policyd: Address { address: self.policyd.address, id: id("policyd") },
+            policyd: Address { address: self.policyd.address.into(), id: id("policyd") },
             ca: Address { address: any, id: id("ca") },
             trust_bundle: self.pki.bundle(),
             join_token: "unused".to_owned(),
