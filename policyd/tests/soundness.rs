@@ -100,7 +100,7 @@ const CONDITIONS: &[&str] = &[
     r#"(context.headers has "x-decimal" && decimal("1.5").lessThanOrEqual(context.headers["x-decimal"]))"#,
     r#"(context.headers has "x-decimal" && context.headers["x-decimal"] == decimal("1.5000"))"#,
     r#"(context.headers has "x-time" && context.headers["x-time"].toDate() < datetime("2026-01-01"))"#,
-    r#"(context.headers has "x-time" && context.headers["x-time"] < context.time)"#,
+    r#"(context.headers has "x-time" && context.headers["x-time"] < datetime("2026-01-01T00:00:04Z"))"#,
     r#"(context.headers has "x-wait" && context.headers["x-wait"].toSeconds() > 60)"#,
     r#"(context.headers has "x-ip" && context.headers["x-ip"].isInRange(ip("10.0.0.0/8")))"#,
     r#"(context.headers has "x-ip" && context.headers["x-ip"] == context.source_ip)"#,
