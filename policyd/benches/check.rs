@@ -3,61 +3,21 @@
 //! `cargo bench -p tidegate-policyd`
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a benchmark stops when something is wrong")]
 
-use std::collections::BTreeMap;
+#[expect(dead_code, reason = "examples need the rest")]
+mod many;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use cedar_policy::{Authorizer, Context, EntityUid, Request, RestrictedExpression};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use model::{Action, Attributes};
-use tidegate_policyd::bundle::{Bundle, Files};
+use model::Attributes;
+use tidegate_policyd::bundle::Bundle;
 use tidegate_policyd::engine;
+use tokio::time::Instant;
 
-/// So many policies name one caller and one service: the candidates of a check.
-const CANDIDATES: usize = 20;
-
-/// Policies that each name a caller and a service, as a large mesh has them.
-fn bundle(policies: usize) -> Bundle {
-    let services = policies.div_ceil(CANDIDATES).min(500);
-    let mut mesh = "trust_domain: shop.example\nservices:\n".to_owned();
-    for service in 0..services {
-        mesh.push_str(&format!(
-            "  s{service}: {{namespace: n{}, instances: [{{endpoint: '127.0.0.1:80'}}]}}\n",
-            service % 10
-        ));
-    }
-    let acl: String = (0..policies).map(|number| policy(number, services)).collect();
-    let texts = BTreeMap::from([("mesh.yaml".to_owned(), mesh), ("acl.cedar".to_owned(), acl)]);
-    Bundle::load(&Files { folder: ".".into(), texts }).unwrap()
-}
-
-fn policy(number: usize, services: usize) -> String {
-    let pair = number / CANDIDATES;
-    let (caller, service) = (pair / services, pair % services);
-    let effect = if number % CANDIDATES == 7 { "forbid" } else { "permit" };
-    format!(
-        "{effect}(principal == Workload::\"spiffe://shop.example/ns/n{}/sa/s{caller}\", action == Action::\"http\", \
-         resource == Service::\"s{service}\") when {{ context.method == \"GET\" && context.path like \"/v{number}/*\" }};\n",
-        caller % 10
-    )
-}
-
-fn request() -> Attributes {
-    Attributes {
-        principal: "spiffe://shop.example/ns/n0/sa/s0".parse().unwrap(),
-        action: Action::Http,
-        resource: "s0".into(),
-        method: "GET".into(),
-        path: "/v3/orders".into(),
-        host: "s0".into(),
-        headers: BTreeMap::new(),
-        query: BTreeMap::new(),
-        source_ip: "127.0.0.1".parse().unwrap(),
-        tls: true,
-        time: jiff::Timestamp::UNIX_EPOCH,
-        ..Attributes::default()
-    }
-}
+/// So many single checks are timed for the percentiles.
+const TIMED: usize = 100_000;
 
 /// The same request, for plain Cedar.
 fn plain(attributes: &Attributes) -> Request {
@@ -80,15 +40,38 @@ fn plain(attributes: &Attributes) -> Request {
         .unwrap()
 }
 
+/// The median and the 99th percentile of single checks of different requests, by a caller that the bundle knows and by
+/// one that it does not.
+fn percentiles(bundle: &Bundle, caller: Option<&str>) -> (Duration, Duration) {
+    let mut times: Vec<Duration> = (0..TIMED)
+        .map(|number| {
+            let mut attributes = many::request(number);
+            if let Some(caller) = caller {
+                attributes.principal = caller.parse().unwrap();
+            }
+            let started = Instant::now();
+            black_box(engine::evaluate(bundle, black_box(&attributes)).unwrap().opinion);
+            started.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let percentile = |percent: usize| times.get(TIMED * percent / 100).copied().unwrap_or_default();
+    (percentile(50), percentile(99))
+}
+
 fn check(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("check");
     group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3)).sample_size(50);
     for policies in [10, 100, 1_000, 10_000, 100_000] {
-        let started = tokio::time::Instant::now();
-        let bundle = bundle(policies);
+        let started = Instant::now();
+        let bundle = Bundle::load(&many::bundle(policies, 1)).unwrap();
         eprintln!("{policies} policies loaded in {:?}", started.elapsed());
-        let set = bundle.policies.to_set();
-        let (attributes, plain) = (request(), plain(&request()));
+        let (p50, p99) = percentiles(&bundle, None);
+        eprintln!("{policies} policies: single checks p50 {p50:?} p99 {p99:?}");
+        let (p50, p99) = percentiles(&bundle, Some("spiffe://shop.example/ns/n0/sa/stranger"));
+        eprintln!("{policies} policies: single checks of a stranger p50 {p50:?} p99 {p99:?}");
+        let attributes = many::request(3);
+        let (set, plain) = (bundle.policies.to_set(), plain(&attributes));
         group.bench_function(BenchmarkId::new("tidegate", policies), |bencher| {
             bencher.iter(|| engine::evaluate(&bundle, black_box(&attributes)).unwrap().opinion);
         });

@@ -42,6 +42,7 @@ pub use schema::Schemas;
 pub use statement::Statement;
 
 use crate::engine::index::Index;
+use crate::engine::strangers::Strangers;
 use limits::ServiceLimit;
 use rules::Rules;
 
@@ -68,6 +69,8 @@ pub struct Bundle {
     pub entities: Entities,
     /// What the author adds to them.
     pub said: entities::Said,
+    /// What is left of `entities` for callers that are not among them.
+    pub strangers: Strangers,
     /// The rate limits.
     pub limits: Vec<ServiceLimit>,
     /// The handlers and rules.

@@ -2,6 +2,7 @@
 
 pub mod index;
 pub(crate) mod request;
+pub mod strangers;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -53,7 +54,7 @@ pub enum InputError {
 /// When the attributes make no Cedar request.
 pub fn evaluate<'b>(bundle: &'b Bundle, attributes: &Attributes) -> Result<Evaluation<'b>, RequestError> {
     let request = request::build(attributes, bundle)?;
-    let entities = request::entities(attributes, bundle)?;
+    let entities = request::entities(attributes, &request, bundle)?;
     let answer = bundle.policies_index.answer(&request, &entities, Depth::Serve);
     let mut shadow = (!bundle.shadows_index.is_empty()).then(|| {
         let tried = bundle.shadows_index.answer(&request, &entities, Depth::Serve);

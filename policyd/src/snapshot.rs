@@ -25,6 +25,22 @@ pub struct Snapshot {
     services: BTreeMap<String, Standing>,
     /// When a service was last taken out of the mesh.
     removed: Revision,
+    /// Frees the bundle. The last field, for it has to be dropped last.
+    _last: Last,
+}
+
+/// Holds a bundle until nobody else does, and has it freed where that keeps nobody waiting: a bundle of many thousand
+/// policies takes many milliseconds, and the last one to let go of it may be a task that answers Checks.
+#[derive(Debug)]
+struct Last(Option<Arc<Bundle>>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let Some(bundle) = self.0.take().and_then(Arc::into_inner) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(bundle));
+        }
+    }
 }
 
 /// Since when things are as they are for one service.
@@ -80,6 +96,7 @@ impl Snapshot {
             mesh: Since::after(previous.map(|previous| &previous.mesh), concerns.mesh, revision),
             services: concerns.services.iter().map(standing).collect(),
             removed,
+            _last: Last(Some(bundle.clone())),
             bundle,
             handlers,
             concerns,

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
 
-use crate::bundle::{Bundle, mesh};
+use crate::bundle::{Bundle, Loader, mesh};
 use crate::delivery::history::Why;
 use crate::delivery::standing::Standing;
 use crate::delivery::{Delivered, Delivery, Digest};
@@ -41,6 +41,8 @@ const POLL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Source {
     delivery: Arc<Delivery>,
+    /// What is kept of one load for the next.
+    loader: Loader,
     /// The bundle in force.
     in_force: Delivered,
     /// Why it is.
@@ -111,8 +113,8 @@ impl Source {
         if let Err(error) = watch(&mut watcher, &delivery) {
             warn!(%error, "the system can't tell of changes to the bundle: it is read every {POLL:?}");
         }
-        let delivery = Arc::new(delivery);
-        let First { bundle, handlers, delivered, why, refused } = first(&delivery).await?;
+        let (delivery, mut loader) = (Arc::new(delivery), Loader::default());
+        let First { bundle, handlers, delivered, why, refused } = first(&mut loader, &delivery).await?;
         warn_of(&bundle.warnings);
         let mut answers = Changes::new();
         handlers.listen(&Handlers::default(), &mut answers);
@@ -120,6 +122,7 @@ impl Source {
         surroundings.proxies.publishing(current.get().revision);
         let mut source = Self {
             delivery,
+            loader,
             in_force: delivered,
             why,
             kept: None,
@@ -226,7 +229,11 @@ impl Source {
         let known = self.aside.take().filter(|(before, _)| *before == delivered).map(|(_, wrong)| wrong);
         let wrong = match known {
             Some(wrong) => wrong,
-            None => load(&delivered).await.and_then(|bundle| self.of_this_mesh(bundle)).err().map(Arc::new),
+            None => load(&mut self.loader, &delivered)
+                .await
+                .and_then(|bundle| self.of_this_mesh(bundle))
+                .err()
+                .map(Arc::new),
         };
         self.aside = Some((delivered, wrong.clone()));
         wrong.map_or(Ok(()), Err)
@@ -259,14 +266,15 @@ impl Source {
     }
 
     async fn replace(&mut self, delivered: Delivered, why: Why) -> Result<Revision, Arc<Findings>> {
-        let bundle = match load(&delivered).await.and_then(|bundle| self.of_this_mesh(bundle)) {
-            Ok(bundle) => bundle,
-            Err(findings) => {
-                let findings = Arc::new(findings);
-                self.refused = Some((delivered, findings.clone()));
-                return Err(findings);
-            }
-        };
+        let bundle =
+            match load(&mut self.loader, &delivered).await.and_then(|bundle| self.of_this_mesh(bundle)) {
+                Ok(bundle) => bundle,
+                Err(findings) => {
+                    let findings = Arc::new(findings);
+                    self.refused = Some((delivered, findings.clone()));
+                    return Err(findings);
+                }
+            };
         // Not remembered as refused: what handlers need, such as a list's file, may be there at the next look.
         let before = self.current.get();
         let handlers = Arc::new(before.handlers.next(&bundle).await?);
@@ -332,10 +340,10 @@ struct First {
     refused: Option<Arc<Findings>>,
 }
 
-async fn first(delivery: &Arc<Delivery>) -> Result<First, Findings> {
+async fn first(loader: &mut Loader, delivery: &Arc<Delivery>) -> Result<First, Findings> {
     if let Some(digest) = blocking(delivery, Delivery::pinned).await? {
         let kept = blocking(delivery, move |delivery| delivery.kept(digest)).await;
-        return first_of(kept, Why::Pinned).await.map_err(|mut findings| {
+        return first_of(loader, kept, Why::Pinned).await.map_err(|mut findings| {
             // The source would be what the operator wanted to get rid of.
             let message = format!("the bundle {} is pinned, and can't be put in force", digest.short());
             let help =
@@ -344,13 +352,13 @@ async fn first(delivery: &Arc<Delivery>) -> Result<First, Findings> {
             findings
         });
     }
-    let refused = match first_of(blocking(delivery, Delivery::read).await, Why::Source).await {
+    let refused = match first_of(loader, blocking(delivery, Delivery::read).await, Why::Source).await {
         Ok(first) => return Ok(first),
         Err(findings) => findings,
     };
     for digest in delivery.were_in_force() {
         let kept = blocking(delivery, move |delivery| delivery.kept(digest)).await;
-        match first_of(kept, Why::LastGood).await {
+        match first_of(loader, kept, Why::LastGood).await {
             Ok(first) => {
                 error!(
                     bundle = %digest,
@@ -366,9 +374,13 @@ async fn first(delivery: &Arc<Delivery>) -> Result<First, Findings> {
     Err(refused)
 }
 
-async fn first_of(delivered: Result<Delivered, Findings>, why: Why) -> Result<First, Findings> {
+async fn first_of(
+    loader: &mut Loader,
+    delivered: Result<Delivered, Findings>,
+    why: Why,
+) -> Result<First, Findings> {
     let delivered = delivered?;
-    let bundle = load(&delivered).await?;
+    let bundle = load(loader, &delivered).await?;
     let handlers = Handlers::start(&bundle).await?;
     Ok(First { bundle, handlers, delivered, why, refused: None })
 }
@@ -388,10 +400,17 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn load(delivered: &Delivered) -> Result<Bundle, Findings> {
-    let files = delivered.files.clone();
-    match spawn_blocking(move || Bundle::load(&files)).await {
-        Ok(result) => result,
+async fn load(loader: &mut Loader, delivered: &Delivered) -> Result<Bundle, Findings> {
+    let (files, mut kept) = (delivered.files.clone(), std::mem::take(loader));
+    let loading = spawn_blocking(move || {
+        let result = kept.load(&files);
+        (kept, result)
+    });
+    match loading.await {
+        Ok((kept, result)) => {
+            *loader = kept;
+            result
+        }
         Err(error) => Err(crashed(&error)),
     }
 }

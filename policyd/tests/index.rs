@@ -123,7 +123,7 @@ fn request() -> impl Strategy<Value = Request> {
 
 /// `TIDEGATE_CASES=100000` for a long run.
 fn cases() -> u32 {
-    std::env::var("TIDEGATE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+    std::env::var("TIDEGATE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(5000)
 }
 
 proptest! {

@@ -58,6 +58,13 @@ pub fn build(
         };
         entities.insert(uid, entity);
     }
+    // A workload that is but a parent would be known to nobody until it calls, and then change what is in what.
+    let parents: Vec<(String, String)> = entities.values().flat_map(parent_uids).collect();
+    for uid in parents {
+        if let Some(workload) = implied_workload(&uid).filter(|_| !entities.contains_key(&uid)) {
+            entities.insert(uid, workload);
+        }
+    }
     match Entities::from_json_value(entities.into_values().collect(), Some(schema)) {
         Ok(entities) => Some((entities, said)),
         Err(error) => {
@@ -146,9 +153,17 @@ fn uid(kind: &str, id: &str) -> Value {
     json!({"type": kind, "id": id})
 }
 
-/// Type and id, in either of the two forms that Cedar reads.
+fn parent_uids(entity: &Value) -> Vec<(String, String)> {
+    let parents = entity.get("parents").and_then(Value::as_array);
+    parents.into_iter().flatten().filter_map(parts).collect()
+}
+
 fn uid_parts(entity: &Value) -> Option<(String, String)> {
-    let uid = entity.get("uid")?;
+    parts(entity.get("uid")?)
+}
+
+/// Type and id, in either of the two forms that Cedar reads.
+fn parts(uid: &Value) -> Option<(String, String)> {
     let uid = uid.get("__entity").unwrap_or(uid);
     let part = |name| uid.get(name).and_then(Value::as_str).map(str::to_owned);
     Some((part("type")?, part("id")?))

@@ -23,6 +23,7 @@ use super::scoped_atoms::ScopedAtoms;
 use super::{Bundle, Files, Mesh, Schemas, decision_log, entities, limits, mesh, narrowed, rules, schema};
 use crate::atoms::Derived;
 use crate::engine::index::Index;
+use crate::engine::strangers::Strangers;
 
 /// Loads bundles, and keeps what the next load may need again.
 #[derive(Debug, Default)]
@@ -79,6 +80,16 @@ impl Loader {
         let Some((entities, said)) = entities.filter(|_| !findings.has_errors()) else {
             return Err(findings);
         };
+        let conditions_index = Index::new(&conditions.set);
+        let evaluated = policies
+            .policies()
+            .chain(policies.shadows())
+            .filter_map(|policy| policy.statement().condition())
+            .map(AsRef::as_ref)
+            .chain(conditions_index.conditions())
+            .chain(rules.expressions());
+        let strangers = Strangers::new(&entities, evaluated)
+            .map_err(|error| Finding::in_file(entities::FILE, format!("{:#}", anyhow::Error::from(error))))?;
         let of_rules = rules.derived(&schemas.types);
         let of_service =
             |name: &String| (name.clone(), atoms.of_service(name, &entities, &schemas.types, &of_rules));
@@ -88,12 +99,13 @@ impl Loader {
             mesh,
             policies_index: policies.index(),
             shadows_index: policies.shadows_index(),
-            conditions_index: Index::new(&conditions.set),
+            conditions_index,
             conditions: conditions.set,
             policies,
             schemas,
             entities,
             said,
+            strangers,
             limits,
             rules,
             warnings: findings,

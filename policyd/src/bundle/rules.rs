@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use adapters::{Adapter, Kind};
 use api::config::{ReportAction, ReportHandler, ReportInstance, ReportRule};
+use cedar_policy_core::ast::Expr;
 
 use super::expression::Input;
 use crate::atoms::{Derived, meaning};
@@ -97,6 +98,14 @@ impl Rules {
         by_service
     }
 
+    /// The expressions that check adapters are asked with.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        self.iter().flat_map(Rule::inputs).filter_map(|input| match input {
+            Input::Operand(_) => None,
+            Input::Expression { expression, .. } => Some(expression.as_ref().as_ref()),
+        })
+    }
+
     /// The handler called `name`, as proxies are told of it, if it reports.
     pub fn report_handler(&self, name: &str) -> Option<ReportHandler> {
         let handler = self.handlers.get(name).filter(|handler| handler.adapter.kind() == Kind::Report)?;
@@ -120,13 +129,16 @@ impl Rule {
         ReportRule { name: self.name.clone(), actions: reporting.map(report_action).collect() }
     }
 
+    fn inputs(&self) -> impl Iterator<Item = &Input> {
+        let instances = self.check_actions().flat_map(|action| &action.instances);
+        instances.flat_map(|instance| &instance.fields).map(|(_, input)| input)
+    }
+
     /// The atoms of everything that its check adapters are asked with. Attributes by themselves are read as they were
     /// sent, whatever `types` the author's schema has for them.
     fn derived(&self, types: &Types) -> Derived {
         let (mut derived, mut as_sent) = (Derived::default(), Derived::default());
-        let inputs =
-            self.check_actions().flat_map(|action| &action.instances).flat_map(|instance| &instance.fields);
-        for (_, input) in inputs {
+        for input in self.inputs() {
             match input {
                 Input::Operand(operand) => as_sent.operand(operand),
                 Input::Expression { pst, .. } => derived.expr(pst, &meaning),

@@ -190,6 +190,11 @@ impl Index {
         self.policies.is_empty()
     }
 
+    /// All that is evaluated.
+    pub fn conditions(&self) -> impl Iterator<Item = &Expr> {
+        self.policies.iter().filter_map(|policy| policy.condition.as_deref())
+    }
+
     /// What the policies say of `request`, evaluated on `entities`.
     ///
     /// Of [`Depth::Explain`], `forbids`, `permits` and `errors` are those of all policies of the set, as
@@ -202,8 +207,9 @@ impl Index {
         let evaluator =
             Evaluator::new(request.as_ref().clone(), entities.as_ref(), Extensions::all_available());
         let mut answer = Answer::default();
+        let none = SlotEnv::new();
         for place in self.in_order(&buckets, |bucket| bucket.start..bucket.permits) {
-            if let Some(id) = self.satisfied(place, &evaluator, &mut answer.errors) {
+            if let Some(id) = self.satisfied(place, &evaluator, &none, &mut answer.errors) {
                 answer.forbids.push(id);
                 if depth == Depth::Serve {
                     return answer;
@@ -211,7 +217,7 @@ impl Index {
             }
         }
         for place in self.in_order(&buckets, |bucket| bucket.permits..bucket.end) {
-            if let Some(id) = self.satisfied(place, &evaluator, &mut answer.errors) {
+            if let Some(id) = self.satisfied(place, &evaluator, &none, &mut answer.errors) {
                 answer.permits.push(id);
             }
         }
@@ -282,13 +288,13 @@ impl Index {
         &self,
         place: u32,
         evaluator: &Evaluator<'_>,
+        none: &SlotEnv,
         errors: &mut Vec<(String, String)>,
     ) -> Option<String> {
         let policy = self.policies.get(place as usize)?;
         let id = || policy.id.as_ref().to_owned();
         let Some(condition) = &policy.condition else { return Some(id()) };
-        let none = SlotEnv::new();
-        let why = match evaluator.interpret(condition, policy.slots.as_deref().unwrap_or(&none)) {
+        let why = match evaluator.interpret(condition, policy.slots.as_deref().unwrap_or(none)) {
             Ok(Value { value: ValueKind::Lit(Literal::Bool(satisfied)), .. }) => return satisfied.then(id),
             // Strict validation leaves no such policy.
             Ok(other) => format!("its condition is `{other}`, which is no Bool"),

@@ -1,15 +1,18 @@
 //! From Attributes to Cedar's words.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use cedar_policy::{Context, Entities, Entity, EntityTypeName, EntityUid, Request, RestrictedExpression};
-use cedar_policy_core::ast;
+use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, Request};
+use cedar_policy_core::ast::{self, PartialValueToValueError, Value};
+use cedar_policy_core::evaluator::EvaluationError;
+use cedar_policy_core::extensions::Extensions;
 use jiff::Timestamp;
-use model::{Action, Attributes, Fact, Principal, Record};
+use model::{Action, Attributes, Fact, Record};
+use smol_str::SmolStr;
 
-use crate::bundle::entities::workload;
 use crate::bundle::{Bundle, Schemas};
 
 /// Why attributes make no Cedar request. None of these is the caller's choice of policy: all mean "not decided".
@@ -33,112 +36,112 @@ pub enum RequestError {
 /// enter it: no policy can read others.
 ///
 /// The operation is the one that this bundle gives to method and path: a proxy, or a log, may know another bundle's.
+///
+/// It is made of values, not of expressions that Cedar would evaluate first: that took half of a check.
 pub(super) fn build(attributes: &Attributes, bundle: &Bundle) -> Result<Request, RequestError> {
     let schemas = &bundle.schemas;
     let operation = bundle.mesh.operation(attributes);
-    let context = Context::from_pairs(context(attributes, operation, schemas)?)
-        .map_err(|error| RequestError::Context(Box::new(error)))?;
+    let context = ast::Context::Value(Arc::new(context(attributes, operation, schemas)?));
     let principal = uid(Kind::Workload, attributes.principal.as_str())?;
     let action = uid(Kind::Action, operation.unwrap_or_else(|| attributes.action.as_str()))?;
     let resource = uid(Kind::Service, &attributes.resource)?;
     // What is built here fits the schema by construction; builds for tests check that it does.
-    let schema = cfg!(debug_assertions).then_some(&schemas.entities);
-    Request::new(principal, action, resource, context, schema)
-        .map_err(|error| RequestError::Schema(Box::new(error)))
+    if cfg!(debug_assertions) {
+        let context = Context::from(context.clone());
+        let schema = Some(&schemas.entities);
+        Request::new(principal.clone(), action.clone(), resource.clone(), context, schema)
+            .map_err(|error| RequestError::Schema(Box::new(error)))?;
+    }
+    let known = |uid: EntityUid| ast::EntityUIDEntry::known(uid.into(), None);
+    let request =
+        ast::Request::new_unchecked(known(principal), known(action), known(resource), Some(context));
+    Ok(request.into())
 }
 
 /// The bundle's entities and the caller's.
 ///
-/// A caller that the bundle doesn't know, such as a new service account, is added for this request.
+/// A caller that the bundle doesn't know, such as a new service account, is added for this request, to those entities
+/// alone that it can matter for: see [`Strangers`](super::strangers::Strangers).
 pub(super) fn entities<'b>(
     attributes: &Attributes,
+    request: &Request,
     bundle: &'b Bundle,
 ) -> Result<Cow<'b, Entities>, RequestError> {
-    let known = uid(Kind::Workload, attributes.principal.as_str())?;
-    if bundle.entities.get(&known).is_some() {
+    let known = request.principal().is_some_and(|uid| bundle.entities.get(uid).is_some());
+    if known {
         return Ok(Cow::Borrowed(&bundle.entities));
     }
-    let caller = entity(&attributes.principal, bundle)?;
-    bundle
-        .entities
-        .clone()
-        .add_entities([caller], Some(&bundle.schemas.entities))
-        .map(Cow::Owned)
-        .map_err(|error| RequestError::Entity(Box::new(error)))
-}
-
-fn entity(principal: &Principal, bundle: &Bundle) -> Result<Entity, RequestError> {
-    Entity::from_json_value(workload(principal), Some(&bundle.schemas.entities))
-        .map_err(|error| RequestError::Entity(Box::new(error)))
+    bundle.strangers.entities(&attributes.principal, request, &bundle.entities).map(Cow::Owned)
 }
 
 fn context(
     attributes: &Attributes,
     operation: Option<&str>,
     schemas: &Schemas,
-) -> Result<Vec<(String, RestrictedExpression)>, RequestError> {
-    let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-    let mut pairs = vec![
-        ("source_ip".to_owned(), extension(Function::Ip, attributes.source_ip.to_string())?.into()),
-        ("tls".to_owned(), RestrictedExpression::new_bool(attributes.tls)),
-        ("time".to_owned(), extension(Function::Datetime, cedar_time(attributes.time))?.into()),
-    ];
+) -> Result<BTreeMap<SmolStr, Value>, RequestError> {
+    let text = |text: &str| Value::from(text);
+    let mut pairs = BTreeMap::from([
+        (SmolStr::new_static("source_ip"), extension(Function::Ip, &attributes.source_ip.to_string())?),
+        (SmolStr::new_static("tls"), attributes.tls.into()),
+        (SmolStr::new_static("time"), extension(Function::Datetime, &cedar_time(attributes.time))?),
+    ]);
     if attributes.action != Action::Tcp {
         pairs.extend([
-            ("method".to_owned(), text(&attributes.method)),
-            ("path".to_owned(), text(&attributes.path)),
-            ("host".to_owned(), text(&attributes.host)),
+            (SmolStr::new_static("method"), text(&attributes.method)),
+            (SmolStr::new_static("path"), text(&attributes.path)),
+            (SmolStr::new_static("host"), text(&attributes.host)),
         ]);
         for record in Record::ALL {
-            pairs.push((record.as_str().to_owned(), declared(schemas, attributes, record)?));
+            pairs.insert(SmolStr::new_static(record.as_str()), declared(schemas, attributes, record)?);
         }
-        pairs.extend(operation.map(|name| ("operation".to_owned(), text(name))));
+        pairs.extend(operation.map(|name| (SmolStr::new_static("operation"), text(name))));
     }
     Ok(pairs)
 }
 
 /// The declared fields of a record that were sent. One whose text can't be read as its type counts as not sent.
-fn declared(
-    schemas: &Schemas,
-    attributes: &Attributes,
-    record: Record,
-) -> Result<RestrictedExpression, RequestError> {
+fn declared(schemas: &Schemas, attributes: &Attributes, record: Record) -> Result<Value, RequestError> {
     let sent = attributes.record(record);
+    if sent.is_empty() {
+        return Ok(EMPTY.clone());
+    }
     let declared = schemas.declared.iter().filter_map(|(name, kind)| Some((name.field()?, *kind)));
     let mut fields = Vec::new();
     for ((_, field), kind) in declared.filter(|((of, _), _)| *of == record) {
         if let Some(fact) = sent.get(field).and_then(|text| kind.read(text)) {
-            fields.push((field.to_owned(), value(fact)?));
+            fields.push((field, value(fact)?));
         }
     }
-    RestrictedExpression::new_record(fields).map_err(|error| RequestError::Context(Box::new(error)))
+    Ok(Value::record(fields, None))
 }
 
+/// The record without fields.
+static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::empty_record(None));
+
 /// A fact in Cedar's words.
-fn value(fact: Fact<'_>) -> Result<RestrictedExpression, RequestError> {
-    let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
+fn value(fact: Fact<'_>) -> Result<Value, RequestError> {
     Ok(match fact {
-        Fact::Bool(value) => RestrictedExpression::new_bool(value),
-        Fact::Long(value) => RestrictedExpression::new_long(value),
-        Fact::Text(value) => text(value),
-        Fact::Ip(address) => extension(Function::Ip, cedar_ip(address))?.into(),
+        Fact::Bool(value) => value.into(),
+        Fact::Long(value) => value.into(),
+        Fact::Text(value) => value.into(),
+        Fact::Ip(address) => extension(Function::Ip, &cedar_ip(address))?,
         Fact::Range(range) => {
-            extension(Function::Ip, format!("{}/{}", cedar_ip(range.addr()), range.prefix_len()))?.into()
+            extension(Function::Ip, &format!("{}/{}", cedar_ip(range.addr()), range.prefix_len()))?
         }
         Fact::Time(ms) => {
-            let epoch = extension(Function::Datetime, "1970-01-01".to_owned())?;
-            let offset = extension(Function::Duration, format!("{ms}ms"))?;
-            call(Function::Offset, vec![epoch, offset])?.into()
+            let epoch = extension(Function::Datetime, "1970-01-01")?;
+            let offset = extension(Function::Duration, &format!("{ms}ms"))?;
+            call(Function::Offset, &[epoch, offset])?
         }
-        Fact::Duration(_) => extension(Function::Duration, fact.to_string())?.into(),
-        Fact::Decimal(_) => extension(Function::Decimal, fact.to_string())?.into(),
+        Fact::Duration(_) => extension(Function::Duration, &fact.to_string())?,
+        Fact::Decimal(_) => extension(Function::Decimal, &fact.to_string())?,
         Fact::Texts(texts) => {
             let mut members = Vec::new();
             texts.all(|member| {
-                members.push(text(member));
+                members.push(Value::from(member));
                 true
             });
-            RestrictedExpression::new_set(members)
+            Value::set(members, None)
         }
     })
 }
@@ -152,6 +155,9 @@ fn cedar_ip(address: IpAddr) -> String {
         address => address.to_string(),
     }
 }
+
+/// The record without fields.
+static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::empty_record(None));
 
 /// Cedar reads times with exactly three digits of milliseconds.
 fn cedar_time(time: Timestamp) -> String {
@@ -192,15 +198,15 @@ enum Function {
 static FUNCTIONS: LazyLock<[Option<ast::Name>; 5]> =
     LazyLock::new(|| ["ip", "datetime", "duration", "decimal", "offset"].map(|name| name.parse().ok()));
 
-fn extension(function: Function, text: String) -> Result<ast::RestrictedExpr, RequestError> {
-    call(function, vec![ast::RestrictedExpr::val(text)])
+fn extension(function: Function, text: &str) -> Result<Value, RequestError> {
+    call(function, &[Value::from(text)])
 }
 
-fn call(
-    function: Function,
-    arguments: Vec<ast::RestrictedExpr>,
-) -> Result<ast::RestrictedExpr, RequestError> {
+fn call(function: Function, arguments: &[Value]) -> Result<Value, RequestError> {
     let name = FUNCTIONS.get(function as usize).and_then(Option::as_ref);
-    let name = name.ok_or_else(|| RequestError::Id(format!("{function:?}")))?.clone();
-    Ok(ast::RestrictedExpr::call_extension_fn(name, arguments))
+    let name = name.ok_or_else(|| RequestError::Id(format!("{function:?}")))?;
+    let refused = |error: EvaluationError| RequestError::Context(Box::new(error));
+    let function = Extensions::all_available().func(name).map_err(|error| refused(error.into()))?;
+    let value = function.call(arguments).map_err(refused)?;
+    value.try_into().map_err(|error: PartialValueToValueError| RequestError::Context(Box::new(error)))
 }
