@@ -115,14 +115,26 @@ impl CedarFile {
             .flat_map(|before| &before.statements)
             .map(|(spot, _, statement)| (spot.text(), statement))
             .collect();
-        let parsed: Vec<_> = statements(&source)
-            .into_par_iter()
+        let spots: Vec<(Spot, Option<Arc<Statement>>)> = statements(&source)
+            .into_iter()
             .map(|spot| {
-                let known = known.get(spot.text()).map(|statement| Ok(Arc::clone(statement)));
-                let statement = known.unwrap_or_else(|| Statement::parse(spot.text()).map(Arc::new));
+                let statement = known.get(spot.text()).map(|statement| Arc::clone(statement));
                 (spot, statement)
             })
             .collect();
+        // What is new, in runs of statements one after the other.
+        let runs: Vec<_> = spots
+            .chunk_by(|(_, left), (_, right)| left.is_none() && right.is_none())
+            .flat_map(|run| run.chunks(RUN_MAX))
+            .collect();
+        let parsed = runs.into_par_iter().flat_map_iter(|run| {
+            let statements = match run {
+                [(_, Some(known))] => vec![Ok(known.clone())],
+                new => parse(&source, new),
+            };
+            run.iter().map(|(spot, _)| spot.clone()).zip(statements)
+        });
+        let parsed: Vec<_> = parsed.collect();
         let (mut statements, mut findings) = (Vec::with_capacity(parsed.len()), Vec::new());
         for ((spot, statement), number) in parsed.into_iter().zip(1usize..) {
             match statement {
@@ -131,6 +143,22 @@ impl CedarFile {
             }
         }
         Arc::new(Self { source, statements, findings })
+    }
+}
+
+/// So many statements are parsed as one text.
+const RUN_MAX: usize = 64;
+
+/// Parses statements that stand one after the other in `source`.
+fn parse(
+    source: &Source,
+    run: &[(Spot, Option<Arc<Statement>>)],
+) -> Vec<Result<Arc<Statement>, Vec<Finding>>> {
+    let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else { return Vec::new() };
+    let text = source.text.get(first.span().start..last.span().end).unwrap_or_default();
+    match Statement::parse_all(text, run.len()) {
+        Some(statements) => statements.into_iter().map(|statement| Ok(Arc::new(statement))).collect(),
+        None => run.iter().map(|(spot, _)| Statement::parse(spot.text()).map(Arc::new)).collect(),
     }
 }
 
