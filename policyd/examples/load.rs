@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use daemon::Lifecycle;
+use daemon::{Clock, Lifecycle, Readiness};
 use tidegate_policyd::bundle::Loader;
+use tidegate_policyd::delivery::{Config, Delivery};
 use tidegate_policyd::metrics::Metrics;
-use tidegate_policyd::source::Source;
+use tidegate_policyd::source::{Source, Surroundings};
 use tokio::time::Instant;
 
 /// So many files have the policies.
@@ -52,8 +53,13 @@ async fn swaps(mut files: tidegate_policyd::bundle::Files) {
     for (name, text) in &files.texts {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
-    let metrics = Arc::new(Metrics::new(&daemon::Metrics::new()));
-    let source = Source::start(folder.path(), 1, metrics).await.unwrap();
+    let surroundings = Surroundings {
+        metrics: Arc::new(Metrics::new(&daemon::Metrics::new())),
+        readiness: Readiness::new(),
+        clock: Clock::system(),
+    };
+    let delivery = Delivery::open(Config::folder(folder.path().to_owned())).unwrap();
+    let source = Source::start(delivery, 1, surroundings).await.unwrap();
     let (mut snapshots, lifecycle) = (source.current().subscribe(), Lifecycle::new());
     lifecycle.spawn(source.run(lifecycle.clone()));
     let longest = Arc::new(AtomicU64::new(0));

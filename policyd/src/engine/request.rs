@@ -156,9 +156,6 @@ fn cedar_ip(address: IpAddr) -> String {
     }
 }
 
-/// The record without fields.
-static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::empty_record(None));
-
 /// Cedar reads times with exactly three digits of milliseconds.
 fn cedar_time(time: Timestamp) -> String {
     let millis = time.as_millisecond().rem_euclid(1000);
