@@ -113,6 +113,8 @@ impl<'b> Gathered<'b> {
             limits,
             rules,
             atoms: _,
+            // Made of entities and conditions.
+            strangers: _,
             warnings: _,
         } = bundle;
         let Mesh {
