@@ -15,6 +15,7 @@ use daemon::{Clock, Lifecycle, Readiness};
 use tidegate_policyd::bundle::Loader;
 use tidegate_policyd::delivery::{Config, Delivery};
 use tidegate_policyd::metrics::Metrics;
+use tidegate_policyd::proxies::Proxies;
 use tidegate_policyd::source::{Source, Surroundings};
 use tokio::time::Instant;
 
@@ -53,8 +54,10 @@ async fn swaps(mut files: tidegate_policyd::bundle::Files) {
     for (name, text) in &files.texts {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
+    let metrics = Arc::new(Metrics::new(&daemon::Metrics::new()));
     let surroundings = Surroundings {
-        metrics: Arc::new(Metrics::new(&daemon::Metrics::new())),
+        proxies: Arc::new(Proxies::new(Clock::system(), metrics.clone())),
+        metrics,
         readiness: Readiness::new(),
         clock: Clock::system(),
     };

@@ -114,7 +114,7 @@ fn policies_decide_and_say_which_they_were() {
         (Attributes { action: Action::Grpc, ..request(EVE, "stock", "/") }, Allow, &["acl.cedar#2"]),
         (request(EVE, "orders", "/"), Deny, &[]),
         (request(EVE, "stock", "/admin"), Deny, &["no-admin"]),
-        (method("DELETE", request(EVE, "stock", "/admin")), Deny, &["no-deletes"]),
+        (method("DELETE", request(EVE, "stock", "/admin")), Deny, &["no-admin"]),
         (at("2026-01-01T07:59:59.999Z"), Deny, &[]),
         (at("2026-01-01T08:00:00Z"), Allow, &["by-day"]),
         (at("2026-01-01T18:00:00Z"), Deny, &[]),
