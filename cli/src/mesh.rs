@@ -11,6 +11,7 @@ use identity::TrustBundle;
 use model::SpiffeId;
 use policyd::bundle::mesh::{Application as Declared, Instance, Service};
 use policyd::bundle::{Bundle, Files};
+use policyd::candidate::Location;
 use policyd::delivery::{KEPT_DEFAULT, Origin, State};
 use policyd::publish::Addresses;
 use proxy::config::{AccessLogDestination, Address, DecisionLogDestination};
@@ -41,6 +42,8 @@ pub struct Options {
     pub clock: Clock,
     /// Where the sidecars' access logs go.
     pub access_log: AccessLogDestination,
+    /// Bundles to be tried beside the one in force.
+    pub candidates: Vec<Location>,
     /// The folder of the sidecars' decision logs, one file each; none without.
     pub decision_logs: Option<PathBuf>,
 }
@@ -252,6 +255,7 @@ async fn start_policyd(
             join_token: ca.join_token(&id, "policyd", TOKEN_TTL)?,
         },
         addresses,
+        candidates: options.candidates.clone(),
     };
     policyd::app::build(config, options.clock.clone()).await.context("policyd did not start")
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::bundle::Mesh;
+use crate::candidate::Watching;
 use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::limits::Store;
@@ -92,6 +93,8 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
         Surroundings { metrics: metrics.clone(), proxies: proxies.clone(), readiness, clock: clock.clone() };
     let opened = spawn_blocking(move || Delivery::open(config.delivery)).await?;
     let source = Source::start(opened?, rand::random(), surroundings).await?;
+    let candidates = Watching::start(config.candidates, metrics.clone()).await;
+    let source = source.trying(candidates.tried());
     let (current, status) = (source.current(), source.status());
     check_against(&config.identity, &config.addresses, &current.get().bundle.mesh)?;
     let counted = metrics.clone();
@@ -101,6 +104,7 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
     .await
     .context("policyd got no certificate")?;
     lifecycle.spawn(source.run(lifecycle.clone()));
+    lifecycle.spawn(candidates.run(lifecycle.clone()));
     let server = Server {
         current: current.clone(),
         limits: Mutex::new(Store::default()),

@@ -34,11 +34,9 @@ pub async fn check(snapshot: &Snapshot, attributes: &Attributes) -> Decision {
         adapters = ask_adapters(snapshot, attributes, &evaluation).await;
         opinion = opinion.and(adapters.clone());
     }
-    let shadows = shadows::of(&evaluation, adapters);
-    Decision {
-        shadows,
-        ..decision(snapshot, &attributes.resource, opinion, evaluation.limits, evaluation.rules)
-    }
+    let shadows = shadows::of(snapshot, attributes, &evaluation, adapters);
+    let service = &attributes.resource;
+    Decision { shadows, ..decision(snapshot, service, opinion, evaluation.limits, evaluation.rules) }
 }
 
 fn decision(

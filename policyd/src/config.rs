@@ -13,6 +13,7 @@ use model::TrustDomain;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::candidate::{self, Location};
 use crate::delivery::{self, KEPT_DEFAULT, KEPT_RANGE, Origin, TrustedKeys};
 use crate::publish::Addresses;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub identity: identity::client::Config,
     /// Inbound addresses of instances whose address the bundle leaves open.
     pub addresses: Addresses,
+    /// Bundles to be tried beside the one in force.
+    pub candidates: Vec<Location>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +57,15 @@ struct RawConfig {
     join_token_file: Spanned<PathBuf>,
     #[serde(default)]
     addresses: Addresses,
+    #[serde(default)]
+    candidates: Vec<RawCandidate>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCandidate {
+    name: Spanned<String>,
+    bundle: PathBuf,
 }
 
 impl Config {
@@ -90,16 +102,30 @@ impl Config {
                 wrong(span_of(&raw.join_token_file, &source), message, "make one with `tidegate ca token`");
             })
             .ok();
+        let candidates = raw.candidates.iter().map(|candidate| Location {
+            name: candidate.name.value.clone(),
+            folder: folder.join(&candidate.bundle),
+        });
+        let candidates: Vec<Location> = candidates.collect();
+        let mistakes = candidate::mistakes(&candidates);
+        for (index, why) in &mistakes {
+            if let Some(written) = raw.candidates.get(*index) {
+                wrong(span_of(&written.name, &source), why.clone(), "the name is shown in logs and metrics");
+            }
+        }
         let delivery = raw.delivery(folder, &source, &mut wrong);
         match (bundle, join_token, ca_id, delivery) {
-            (Some(bundle), Some(join_token), Some(ca_id), Some(delivery)) => Ok(Self {
-                delivery,
-                listen: raw.listen,
-                socket: raw.socket.map(|path| folder.join(path)),
-                admin: raw.admin,
-                identity: identity::client::Config { ca_address: raw.ca, ca_id, bundle, join_token },
-                addresses: raw.addresses,
-            }),
+            (Some(bundle), Some(join_token), Some(ca_id), Some(delivery)) if mistakes.is_empty() => {
+                Ok(Self {
+                    delivery,
+                    listen: raw.listen,
+                    socket: raw.socket.map(|path| folder.join(path)),
+                    admin: raw.admin,
+                    identity: identity::client::Config { ca_address: raw.ca, ca_id, bundle, join_token },
+                    addresses: raw.addresses,
+                    candidates,
+                })
+            }
             _ => Err(findings),
         }
     }

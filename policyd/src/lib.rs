@@ -12,6 +12,7 @@
 //! - [`snapshot`]: bundle and handlers under one revision, replaced whole;
 //! - [`concern`]: which services a change concerns, by [`digest`]s of what their decisions are made from; pure;
 //! - [`check`]: one Check: engine and adapters, combined;
+//! - [`candidate`]: other bundles, tried beside the one in force;
 //! - [`shadows`]: what other policies than those in force would say;
 //! - [`limits`]: mesh-wide rate limits; pure;
 //! - [`delivery`]: how a bundle comes here, from a folder or a signed archive, and what is kept of those in force;
@@ -30,6 +31,7 @@ pub mod app;
 pub mod atoms;
 pub mod boundary;
 pub mod bundle;
+pub mod candidate;
 pub mod check;
 pub mod concern;
 pub mod config;

@@ -29,6 +29,7 @@ pub struct Metrics {
     bundle_last_good: Gauge,
     bundle_pinned: Gauge,
     bundles_kept: Family<OutcomeLabels, Counter>,
+    candidate_valid: Family<CandidateLabels, Gauge>,
     revision: Gauge,
     renewals: Family<OutcomeLabels, Counter>,
     certificate_expiry: Gauge,
@@ -42,6 +43,11 @@ struct CheckLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CandidateLabels {
+    candidate: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,6 +88,7 @@ impl Metrics {
             bundle_last_good: Gauge::default(),
             bundle_pinned: Gauge::default(),
             bundles_kept: Family::default(),
+            candidate_valid: Family::default(),
             revision: Gauge::default(),
             renewals: Family::default(),
             certificate_expiry: Gauge::default(),
@@ -130,6 +137,7 @@ impl Metrics {
                 "Bundles in force written to the state folder",
                 self.bundles_kept.clone(),
             );
+            r.register("candidate_valid", "1 if the candidate is tried", self.candidate_valid.clone());
             r.register("revision", "Number of the revision in force", self.revision.clone());
             r.register("certificate_renewals", "Tries to get a certificate", self.renewals.clone());
             r.register(
@@ -195,6 +203,13 @@ impl Metrics {
 
     pub(crate) fn kept(&self, ok: bool) {
         self.bundles_kept.get_or_create(&OutcomeLabels::of(ok)).inc();
+    }
+
+    /// A candidate was read, and is tried or refused.
+    pub fn candidate(&self, name: &str, tried: bool) {
+        self.candidate_valid
+            .get_or_create(&CandidateLabels { candidate: name.to_owned() })
+            .set(i64::from(tried));
     }
 
     pub(crate) fn published(&self, number: u64) {

@@ -95,16 +95,16 @@ fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Polici
     };
     let enforced = |name: &String| {
         let service = bundle.mesh.services.get(name)?;
-        let atoms = bundle.atoms.get(name)?;
+        let atoms = snapshot.atoms(name)?;
         Some(Enforced {
             service: name.clone(),
             revision: snapshot.decisions_since(name),
             fail_mode: service.fail_mode,
             denial_exposure: service.denial_exposure,
             enforcement: service.enforcement,
-            atoms: atoms.clone(),
-            decision_log: service.decision_log.then(|| decision_log(bundle, atoms)),
+            decision_log: service.decision_log.then(|| decision_log(bundle, &atoms)),
             routes: service.operations.operations.routes().to_vec(),
+            atoms,
         })
     };
     let limits = bundle.limits.iter().filter(|limit| limit.service.as_ref().is_none_or(own));

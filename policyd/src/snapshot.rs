@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::Revision;
+use model::{AtomSet, Revision};
 use tokio::sync::watch;
 
 use crate::bundle::Bundle;
+use crate::candidate::{Candidate, Candidates, Trial};
 use crate::concern::{Concern, Concerns};
 use crate::digest::Digest;
 use crate::handlers::Handlers;
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub bundle: Arc<Bundle>,
     /// The check adapters, running.
     pub handlers: Arc<Handlers>,
+    /// Other bundles, which are tried.
+    pub candidates: Candidates,
     concerns: Arc<Concerns>,
     mesh: Since<Digest>,
     services: BTreeMap<String, Standing>,
@@ -46,8 +49,9 @@ impl Drop for Last {
 /// Since when things are as they are for one service.
 #[derive(Clone, Debug)]
 struct Standing {
-    /// What decisions on it are made from, the versions of the check adapters that are asked included.
-    decisions: Since<(Digest, Vec<Option<u64>>)>,
+    /// What decisions on it are made from, the versions of the check adapters that are asked and what candidates would
+    /// say included.
+    decisions: Since<(Digest, Vec<Option<u64>>, Vec<Digest>)>,
     /// What its proxies are told: that, and more.
     told: Since<Digest>,
 }
@@ -71,6 +75,7 @@ impl Snapshot {
         revision: Revision,
         bundle: Arc<Bundle>,
         handlers: Arc<Handlers>,
+        candidates: Candidates,
         previous: Option<&Self>,
     ) -> Self {
         let concerns = match previous.filter(|previous| Arc::ptr_eq(&previous.bundle, &bundle)) {
@@ -80,7 +85,8 @@ impl Snapshot {
         let standing = |(name, concern): (&String, &Concern)| {
             let before = previous.and_then(|previous| previous.services.get(name));
             let versions = concern.handlers.iter().map(|name| handlers.version(name)).collect();
-            let decisions = (concern.decisions, versions);
+            let tried = candidates.iter().map(|candidate| tried(candidate, name)).collect();
+            let decisions = (concern.decisions, versions, tried);
             let decisions = Since::after(before.map(|before| &before.decisions), decisions, revision);
             let mut told = Since::after(before.map(|before| &before.told), concern.told, revision);
             told.revision = if decisions.revision == revision { revision } else { told.revision };
@@ -99,8 +105,23 @@ impl Snapshot {
             _last: Last(Some(bundle.clone())),
             bundle,
             handlers,
+            candidates,
             concerns,
         }
+    }
+
+    /// The atoms of `service`: those that decide, and those that candidates read.
+    pub fn atoms(&self, service: &str) -> Option<AtomSet> {
+        let decide = self.bundle.atoms.get(service)?;
+        let read = self.candidates.iter().filter_map(|candidate| match candidate.on(service, &self.bundle) {
+            Trial::Evaluated(atoms) => Some(atoms),
+            Trial::Unknown(_) | Trial::TooDear => None,
+        });
+        let with = |all: AtomSet, more: &AtomSet| {
+            let atoms = all.atoms().iter().chain(more.atoms()).cloned().collect();
+            AtomSet::new(atoms, all.is_cacheable() && more.is_cacheable())
+        };
+        Some(read.fold(decide.clone(), with))
     }
 
     /// The revision of the decisions on `service`: since then they are all what they are (see [`crate::concern`]).
@@ -123,6 +144,12 @@ impl Snapshot {
     }
 }
 
+/// What a candidate's say on `service` is made from.
+fn tried(candidate: &Candidate, service: &str) -> Digest {
+    let decisions = candidate.concerns.services.get(service).map(|concern| concern.decisions);
+    Digest::of(&(&candidate.name, candidate.bundle.mesh.trust_domain.as_str(), decisions))
+}
+
 /// Where the current snapshot is published, and where everyone reads it.
 #[derive(Clone, Debug)]
 pub struct Current(watch::Sender<Arc<Snapshot>>);
@@ -131,7 +158,13 @@ impl Current {
     /// Publishes a first snapshot.
     pub fn new(bundle: Arc<Bundle>, handlers: Arc<Handlers>, epoch: u64) -> Self {
         let revision = Revision { epoch, number: 1 };
-        Self(watch::Sender::new(Arc::new(Snapshot::new(revision, bundle, handlers, None))))
+        Self(watch::Sender::new(Arc::new(Snapshot::new(
+            revision,
+            bundle,
+            handlers,
+            Candidates::default(),
+            None,
+        ))))
     }
 
     /// The current snapshot.
@@ -147,7 +180,15 @@ impl Current {
     /// What replaces the current snapshot. O(the size of the bundle), unless it is the same bundle.
     pub fn next(&self, bundle: Arc<Bundle>, handlers: Arc<Handlers>) -> Snapshot {
         let previous = self.get();
-        Snapshot::new(previous.revision.next(), bundle, handlers, Some(&previous))
+        let candidates = previous.candidates.clone();
+        Snapshot::new(previous.revision.next(), bundle, handlers, candidates, Some(&previous))
+    }
+
+    /// The current snapshot with other candidates.
+    pub fn trying(&self, candidates: Candidates) -> Snapshot {
+        let previous = self.get();
+        let (bundle, handlers) = (previous.bundle.clone(), previous.handlers.clone());
+        Snapshot::new(previous.revision.next(), bundle, handlers, candidates, Some(&previous))
     }
 
     /// Replaces the current snapshot. Only one task may do so: `next` was made from the one before.

@@ -15,9 +15,10 @@ use model::Revision;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::bundle::{Bundle, Loader, mesh};
+use crate::candidate::Candidates;
 use crate::delivery::history::Why;
 use crate::delivery::standing::Standing;
 use crate::delivery::{Delivered, Delivery, Digest};
@@ -26,16 +27,18 @@ use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::snapshot::{Current, Snapshot};
 
+mod again;
 mod told;
 
-use told::{crashed, warn_of};
+pub(crate) use told::crashed;
+use told::warn_of;
 
 /// A change counts once the files have stayed the same for this long,
-const QUIET: Duration = Duration::from_millis(20);
+pub(crate) const QUIET: Duration = Duration::from_millis(20);
 /// or once they were read this often.
-const READS_MAX: usize = 10;
+pub(crate) const READS_MAX: usize = 10;
 /// The bundle is looked at this often even if the system tells of no change, as network file systems don't.
-const POLL: Duration = Duration::from_secs(5);
+pub(crate) const POLL: Duration = Duration::from_secs(5);
 
 /// The task that owns the bundle.
 #[derive(Debug)]
@@ -65,6 +68,8 @@ pub struct Source {
     changes: mpsc::Receiver<()>,
     /// The check adapters' news, from the handlers in force.
     answers: Changes,
+    /// Other bundles to be tried, now and after every change.
+    candidates: watch::Receiver<Candidates>,
     watcher: RecommendedWatcher,
 }
 
@@ -130,6 +135,7 @@ impl Source {
             aside: None,
             refused: None,
             answers,
+            candidates: watch::channel(Candidates::default()).1,
             current,
             surroundings,
             stood: None,
@@ -164,6 +170,10 @@ impl Source {
                 Some(()) = self.changes.recv() => self.look().await,
                 _ = poll.tick() => self.look().await,
                 Some((name, _)) = self.answers.next() => self.republish(&name).await,
+                Ok(()) = self.candidates.changed() => {
+                    self.try_candidates();
+                    self.stand().await;
+                }
             }
         }
         self.current.get().handlers.close().await;
@@ -309,17 +319,6 @@ impl Source {
         }
         let message = format!("the trust domain was `{ours}` and can't change while policyd runs");
         Err(Finding::in_file(mesh::FILE, message).with_help("change it back, or restart the mesh").into())
-    }
-
-    /// The same bundle under a new revision: what an adapter answered before may no longer hold.
-    async fn republish(&mut self, handler: &str) {
-        let before = self.current.get();
-        let handlers = Arc::new(before.handlers.changed(handler));
-        let revision = self.publish(self.current.next(before.bundle.clone(), handlers));
-        info!(%revision, handler, "a check adapter's answers have changed");
-        // A list that was edited is a part of what is in force: without it the last good bundle would be an older one.
-        self.keep().await;
-        self.stand().await;
     }
 
     async fn blocking<T: Send + 'static>(

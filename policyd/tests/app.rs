@@ -72,7 +72,15 @@ fn config(pki: &Pki, ca_address: SocketAddr, bundle: &Path) -> Config {
         join_token: "token".into(),
     };
     let delivery = tidegate_policyd::delivery::Config::folder(bundle.to_owned());
-    Config { delivery, listen: any, socket: None, admin: any, identity, addresses: [].into() }
+    Config {
+        delivery,
+        listen: any,
+        socket: None,
+        admin: any,
+        identity,
+        addresses: [].into(),
+        candidates: Vec::new(),
+    }
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {

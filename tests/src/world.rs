@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use daemon::Clock;
 use identity::{Identity, Source};
 use model::Revision;
+use policyd::candidate::Location;
 use proxy::config::AccessLogDestination;
 use tempfile::TempDir;
 use tidegate::mesh::{Mesh, Options};
@@ -35,6 +36,14 @@ impl World {
     /// # Errors
     /// When the mesh doesn't start.
     pub async fn bookinfo(edit: impl FnOnce(&Path)) -> Result<Self> {
+        Self::trying(Vec::new(), edit).await
+    }
+
+    /// The same, and tries `candidates` beside its bundle.
+    ///
+    /// # Errors
+    /// When the mesh doesn't start.
+    pub async fn trying(candidates: Vec<Location>, edit: impl FnOnce(&Path)) -> Result<Self> {
         let folder = TempDir::new()?;
         let bundle = folder.path().join("bundle");
         copy(&examples().join("bookinfo"), &bundle)?;
@@ -46,6 +55,7 @@ impl World {
             bundle,
             state: folder.path().join("state"),
             clock: clock.clone(),
+            candidates,
             decision_logs: Some(decisions),
             access_log: AccessLogDestination::File(folder.path().join("access.jsonl")),
         };
@@ -74,6 +84,7 @@ impl World {
                 join_token: self.mesh.ca.join_token(&id, "policyd", Duration::from_secs(60))?,
             },
             addresses: instances.map(|s| (s.instance.name.clone(), s.proxy.addresses.inbound)).collect(),
+            candidates: Vec::new(),
         };
         self.mesh.policyd = policyd::app::build(config, self.clock.clone()).await?;
         self.until_applied(self.mesh.policyd.current.get().revision).await;

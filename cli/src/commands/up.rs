@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use daemon::{Clock, Lifecycle};
+use policyd::candidate::{self, Location};
 use policyd::source::Status;
 use proxy::config::AccessLogDestination;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,7 @@ Examples:
   tidegate up policies/bookinfo
   tidegate up policies/bookinfo --state ./state       keep CA, ledger, history of bundles
   tidegate up policies/bookinfo --access-log FILE     one JSON object a request
+  tidegate up policies/bookinfo --candidate next=DIR  try another bundle beside it
   tidegate up policies/bookinfo --format json         addresses for a script
 
 Stops on Ctrl-C: requests in flight end first, then every process and socket is gone.")]
@@ -35,6 +37,9 @@ pub(super) struct Up {
     /// Where the CA keeps keys and ledger, and policyd bundles; without it they are gone after the run
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// A bundle to try beside the one in force: evaluated, counted and logged, never enforced
+    #[arg(long = "candidate", value_name = "NAME=FOLDER", value_parser = location)]
+    candidates: Vec<Location>,
     /// Where access logs go
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
@@ -53,12 +58,16 @@ impl Up {
 
     async fn serve(self) -> Result<Outcome> {
         let folder = std::path::absolute(&self.bundle).context("the bundle's path is not good")?;
+        if let Some((_, why)) = candidate::mistakes(&self.candidates).into_iter().next() {
+            bail!(why);
+        }
         let clock = Clock::system();
         let state = State::open(self.state.as_deref())?;
         let options = Options {
             bundle: folder.clone(),
             state: state.path().to_owned(),
             clock: clock.clone(),
+            candidates: self.candidates,
             decision_logs: Some(decision_logs(state.path())?),
             access_log: self.access_log.map_or(AccessLogDestination::Off, AccessLogDestination::File),
         };
@@ -90,6 +99,11 @@ impl Up {
         }
         Ok(Outcome::Clean)
     }
+}
+
+fn location(text: &str) -> Result<Location, String> {
+    let (name, folder) = text.split_once('=').ok_or("write it as NAME=FOLDER")?;
+    Ok(Location { name: name.to_owned(), folder: folder.into() })
 }
 
 /// The folder of decision logs, made if there is none.

@@ -209,7 +209,7 @@ pub fn known_service(
 }
 
 /// Whether a name can stand in a header and in a metric's label.
-pub(super) fn is_token(name: &str) -> bool {
+pub(crate) fn is_token(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !name.is_empty() && name.len() <= 128 && name.bytes().all(allowed)
 }

@@ -198,3 +198,46 @@ when { context.path like "/sum*" && 9223372036854775807 + (if context.tls then 1
         assert_eq!(decision.shadows, [expected], "{path}");
     }
 }
+
+#[tokio::test]
+async fn what_a_candidate_would_do_is_told_and_not_done() {
+    let live = bundle(Path::new("."), "handlers: []\n", ALL);
+    let permit = "@id(\"next\") permit (principal, action == Action::\"http\", resource)";
+    let reads = format!("{permit} when {{ context.headers has \"x\" && context.headers[\"x\"] == \"1\" }};");
+    let fails = format!("{permit} when {{ 9223372036854775807 + (if context.tls then 1 else 0) > 0 }};");
+    let dear = format!("{permit} when {{ context.time <= context.time }};");
+    let domain = MESH.replace("shop.example", "other.example");
+    let service = MESH.replace("orders", "others");
+    let table = [
+        (MESH, reads.as_str(), Some((vec![], false))),
+        (MESH, &fails, Some((vec![], true))),
+        (MESH, &dear, None),
+        (&domain, &reads, Some((vec!["another trust domain"], false))),
+        (&service, &reads, Some((vec!["no such service"], false))),
+    ];
+    for (mesh, acl, expected) in table {
+        let texts = [("mesh.yaml", mesh), ("acl.cedar", acl)];
+        let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+        let tried = Arc::new(Bundle::load(&Files { folder: ".".into(), texts }).unwrap());
+        let concerns = Arc::new(crate::concern::Concerns::of(&tried));
+        let candidate = crate::candidate::Candidate { name: "next".into(), bundle: tried, concerns };
+        let current = Current::new(live.clone(), Arc::default(), 1);
+        let before = current.get();
+        let snapshot = current.trying(Arc::new(vec![candidate]));
+        assert!(snapshot.decisions_since("orders").number > before.decisions_since("orders").number, "{acl}");
+        // What it reads is part of the key, if it is evaluated at all; and nobody pays for it otherwise.
+        let atoms = snapshot.atoms("orders").unwrap();
+        assert!(atoms.is_cacheable());
+        let reads_header = atoms.atoms().iter().any(|atom| atom.name.field().is_some());
+        assert_eq!(reads_header, mesh == MESH && acl == reads, "{mesh}{acl}");
+        let decision = check(&snapshot, &request("/")).await;
+        assert_eq!(summary(&decision), (Verdict::Allow, vec!["all"], 30, false));
+        let expected = expected.map(|(reasons, degraded)| model::Shadow {
+            name: "next".into(),
+            verdict: Verdict::Deny,
+            reasons: reasons.into_iter().map(str::to_owned).collect(),
+            degraded,
+        });
+        assert_eq!(decision.shadows, Vec::from_iter(expected), "{mesh}{acl}");
+    }
+}

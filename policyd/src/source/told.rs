@@ -151,7 +151,7 @@ impl Source {
 }
 
 /// A fault of ours, or of Cedar's, must not end the task: what is in force stays so.
-pub(super) fn crashed(error: &tokio::task::JoinError) -> Findings {
+pub(crate) fn crashed(error: &tokio::task::JoinError) -> Findings {
     Finding::in_file(mesh::FILE, format!("the bundle can't be checked, by a fault of Tidegate: {error}"))
         .into()
 }
