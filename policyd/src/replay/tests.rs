@@ -254,7 +254,7 @@ const POOL: [&str; 8] = [
     r#"permit (principal, action == Action::"http", resource) when { context.time < datetime("2026-01-01T00:00:03Z") };"#,
     r#"forbid (principal, action == Action::"http", resource) when { context.cookies has "c" && context.cookies["c"] == "1" };"#,
     r#"forbid (principal, action == Action::"http", resource in Namespace::"shop") unless { context.tls };"#,
-    r#"permit (principal, action == Action::"http", resource) when { context.time.toTime() < duration("2s") };"#,
+    r#"permit (principal, action == Action::"http", resource) when { context.method == "PUT" && context.time <= context.time };"#,
 ];
 
 fn any_request() -> impl Strategy<Value = Attributes> {
