@@ -419,7 +419,7 @@ fn principals(bundles: &[&Bundle]) -> Vec<Principal> {
 }
 
 /// The service account, and the namespace, of callers that nobody has heard of.
-const STRANGER: &str = "stranger";
+pub(crate) const STRANGER: &str = "stranger";
 
 #[cfg(test)]
 mod tests;

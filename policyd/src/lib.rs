@@ -18,6 +18,7 @@
 //! - [`delivery`]: how a bundle comes here, from a folder or a signed archive, and what is kept of those in force;
 //! - [`source`]: keeps the snapshot in step with the bundle that is delivered, or pinned;
 //! - [`publish`]: what each proxy is told of a snapshot; [`proxies`]: which of them runs what;
+//! - [`access`]: who may call what;
 //! - [`explain`]: why a request is decided as it is;
 //! - [`coverage`]: what the tests of a bundle have tried of it;
 //! - [`format`]: the one form of Cedar files;
@@ -27,6 +28,7 @@
 //! - [`yaml_schema`]: JSON Schemas of the YAML files, for editors;
 //! - [`server`]: the gRPC surface; [`metrics`]; [`config`]; [`app`], which wires it all.
 
+pub mod access;
 pub mod app;
 pub mod atoms;
 pub mod boundary;

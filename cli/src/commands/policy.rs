@@ -1,9 +1,11 @@
 //! `tidegate policy`
 
+mod access;
 mod diff;
 mod explain;
 mod fmt;
 mod replay;
+mod request;
 mod test;
 
 use std::io::IsTerminal;
@@ -25,6 +27,8 @@ pub(super) enum Policy {
     Explain(Box<explain::Explain>),
     Replay(replay::Replay),
     Diff(diff::Diff),
+    WhoCan(Box<access::WhoCan>),
+    WhatCan(Box<access::WhatCan>),
     Fmt(fmt::Fmt),
 }
 
@@ -56,6 +60,8 @@ impl Policy {
             Self::Explain(explain) => explain.run(),
             Self::Replay(replay) => replay.run(),
             Self::Diff(diff) => diff.run(),
+            Self::WhoCan(who_can) => who_can.run(),
+            Self::WhatCan(what_can) => what_can.run(),
             Self::Fmt(fmt) => fmt.run(),
         }
     }

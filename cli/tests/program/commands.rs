@@ -16,6 +16,8 @@ fn every_command_has_help_with_an_example() {
         &["policy", "explain"],
         &["policy", "replay"],
         &["policy", "diff"],
+        &["policy", "who-can"],
+        &["policy", "what-can"],
         &["policy", "fmt"],
         &["bundle", "build"],
         &["bundle", "verify"],

@@ -1,5 +1,6 @@
 //! The tools of policy authors: what they print, and their exit codes. One file for each tool.
 
+mod access;
 mod diff;
 mod explain;
 mod fmt;

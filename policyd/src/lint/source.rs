@@ -53,7 +53,8 @@ impl<'a> Sources<'a> {
         let mut told = Findings::new();
         let mut conditions = Conditions::default();
         read_conditions(files, &bundle.mesh, &mut conditions, &mut told);
-        let policies = bundle.policies.policies().filter_map(|policy| {
+        let all = bundle.policies.policies().chain(bundle.policies.shadows());
+        let policies = all.filter_map(|policy| {
             let cedar = policy.to_written()?;
             Some(Source::of(cedar, policy.written().place(), true))
         });

@@ -1,18 +1,18 @@
 //! `tidegate policy explain`
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
-use clap::{ArgAction, Args};
+use anyhow::Result;
+use clap::Args;
 use daemon::config_file;
 use model::{Attributes, Verdict};
-use policyd::bundle::{Bundle, Files, Mesh};
+use policyd::bundle::{Bundle, Files};
 use policyd::explain::{self, explain};
-use policyd::unit_test::{self, RequestText};
+use policyd::unit_test;
 
 use super::super::{Format, Outcome, print};
+use super::request::{Options, told};
 
 /// Why would a request be allowed or denied?
 ///
@@ -35,61 +35,16 @@ pub(in crate::commands) struct Explain {
     /// The bundle's folder, which holds mesh.yaml
     bundle: PathBuf,
     /// A file that holds the request, instead of the options below
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["service", "test"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["service", "test"], conflicts_with = "Options")]
     request: Option<PathBuf>,
     /// A test of the bundle whose request is meant, by its name or its place, such as tests/acl.yaml:14
-    #[arg(long, value_name = "NAME", conflicts_with = "request")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["request", "Options"])]
     test: Option<String>,
     #[command(flatten)]
-    options: Request,
+    options: Options,
     /// How to print the explanation
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-/// A request in options.
-#[derive(Debug, Args)]
-#[group(conflicts_with_all = ["request", "test"], multiple = true)]
-struct Request {
-    /// Who calls: a SPIFFE ID, or `unauthenticated`, which is the default
-    #[arg(long, value_name = "ID")]
-    principal: Option<String>,
-    /// What kind of exchange it is: http, which is the default, grpc or tcp
-    #[arg(long)]
-    action: Option<String>,
-    /// The service called, by its name in mesh.yaml
-    #[arg(long)]
-    service: Option<String>,
-    /// The HTTP method; GET by default
-    #[arg(long)]
-    method: Option<String>,
-    /// The path, without the query; / by default
-    #[arg(long)]
-    path: Option<String>,
-    /// The host asked for; the service's name by default
-    #[arg(long)]
-    host: Option<String>,
-    /// A header; may be given several times
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = pair)]
-    headers: Vec<(String, String)>,
-    /// A query parameter, decoded; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    query: Vec<(String, String)>,
-    /// A cookie; may be given several times
-    #[arg(long = "cookie", value_name = "NAME=VALUE", value_parser = pair)]
-    cookies: Vec<(String, String)>,
-    /// A claim of the caller's verified token; may be given several times
-    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = pair)]
-    claims: Vec<(String, String)>,
-    /// Where the connection comes from; 127.0.0.1 by default
-    #[arg(long, value_name = "IP")]
-    source_ip: Option<String>,
-    /// Whether the connection is mutual TLS; by default true if the caller has a SPIFFE ID
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
-    tls: Option<bool>,
-    /// When the request arrives; 2026-01-01T12:00:00Z by default
-    #[arg(long)]
-    time: Option<String>,
 }
 
 impl Explain {
@@ -99,7 +54,9 @@ impl Explain {
         let attributes = match (&self.request, &self.test) {
             (Some(path), _) => from_file(path, &bundle)?,
             (None, Some(wanted)) => unit_test::find(unit_test::load(&bundle)?, wanted)?.attributes,
-            (None, None) => self.options.attributes(&bundle.mesh)?,
+            (None, None) => {
+                self.options.text().attributes(&bundle.mesh).map_err(|mistakes| told(&mistakes))?
+            }
         };
         let explanation = explain(&bundle, &files, &attributes)?;
         print(&match self.format {
@@ -113,47 +70,8 @@ impl Explain {
     }
 }
 
-impl Request {
-    fn attributes(self, mesh: &Mesh) -> Result<Attributes> {
-        let text = RequestText {
-            principal: self.principal,
-            action: self.action,
-            service: self.service.unwrap_or_default(),
-            method: self.method,
-            path: self.path,
-            host: self.host,
-            headers: joined(self.headers, ", "),
-            query: joined(self.query, ","),
-            cookies: joined(self.cookies, "; "),
-            claims: self.claims.into_iter().collect(),
-            source_ip: self.source_ip,
-            tls: self.tls,
-            time: self.time,
-        };
-        text.attributes(mesh).map_err(|mistakes| {
-            let lines =
-                mistakes.iter().map(|mistake| format!("{}\n  help: {}", mistake.message, mistake.help));
-            anyhow!(lines.collect::<Vec<_>>().join("\nerror: "))
-        })
-    }
-}
-
 fn from_file(path: &Path, bundle: &Bundle) -> Result<Attributes> {
     let name = path.display().to_string();
     let source = config_file::read(path, &name)?;
     Ok(unit_test::request(&name, &source, bundle)?)
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-/// Several values of a name are joined, as a proxy joins them.
-fn joined(pairs: Vec<(String, String)>, separator: &str) -> BTreeMap<String, String> {
-    let mut joined: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in pairs {
-        joined.entry(name).and_modify(|all| *all = format!("{all}{separator}{value}")).or_insert(value);
-    }
-    joined
 }
