@@ -1,5 +1,7 @@
 //! Cedar's own integration tests: cases that lie beside the repository, where they exist.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;

@@ -68,7 +68,7 @@ fn what_the_document_shows_is_what_a_user_sees() {
 
     let transcripts: Vec<&str> =
         blocks.iter().filter_map(|block| block.strip_prefix("\n$ tidegate ")).collect();
-    assert_eq!(transcripts.len(), 6);
+    assert_eq!(transcripts.len(), 7);
     let real = |word| match word {
         "policies/bookinfo" => folder,
         "edited" => edited,

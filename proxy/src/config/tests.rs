@@ -63,7 +63,7 @@ fn each_mistake_is_named_at_its_place() {
         ("join_token: secret", "", "neither `join_token` nor `join_token_file` is given"),
         ("join_token: secret", "join_token: a\njoin_token_file: token", "exclude each other"),
         ("join_token: secret", "join_token: a\ncolour: red", "unknown field `colour`"),
-        ("policyd: 127.0.0.1:7000", "policyd: here", "`here` is not an IP address with a port"),
+        ("policyd: 127.0.0.1:7000", "policyd: here", "`here` is no address: write an IP address with a port"),
     ];
     for (from, to, expected) in table {
         assert!(GOOD.contains(from));
