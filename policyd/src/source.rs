@@ -15,7 +15,7 @@ use model::Revision;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::bundle::{Bundle, Loader, mesh};
 use crate::candidate::Candidates;

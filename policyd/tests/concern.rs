@@ -3,7 +3,7 @@
 //! Random edits of a bundle. After each, every service whose revision did not change has the atoms it had, and
 //! decides every request as it did. A table then says whom typical edits concern, and whom they don't.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,7 +2,12 @@
 //! policies ask, and by the values of what they read, as Mixer did it.
 //!
 //! `cargo run --release -p tidegate-tests --example hit_rate`
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement stops when something is wrong")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a measurement stops when something is wrong"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -90,7 +95,7 @@ fn traced(number: u64, numbers: &mut Numbers) -> Traced {
     };
     let agents = ["Mozilla/5.0", "curl/8.5.0", "okhttp/4.12", "searchbot/2.1"];
     let agent = agents[usize::try_from(numbers.below(4)).unwrap()];
-    let user = if user % 10 == 0 { format!("guest-{user}") } else { format!("user-{user}") };
+    let user = if user.is_multiple_of(10) { format!("guest-{user}") } else { format!("user-{user}") };
     let (trace, span) = (numbers.below(u64::MAX), numbers.below(u64::MAX));
     let sent = [
         ("user-agent", agent.to_owned()),

@@ -1,6 +1,7 @@
 //! How many recorded decisions are replayed in a second: writes a million lines, then replays them.
 //!
 //! `cargo run --release -p tidegate-tests --example replay_rate`
+#![expect(clippy::print_stdout, reason = "it prints what it measured")]
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -314,7 +314,7 @@ fn contexts(lifted: &Lifted, constants: &[Constant], seed: &mut u64) -> Vec<Know
     for _ in 1..CONTEXTS {
         let mut known: BTreeMap<String, Constant> = as_they_stood().collect();
         for name in lifted.constants.keys() {
-            if scrambled(seed) % 2 == 0 {
+            if scrambled(seed).is_multiple_of(2) {
                 match pool[scrambled(seed) % pool.len()].clone() {
                     Some(constant) => known.insert(name.clone(), constant),
                     None => known.remove(name),
