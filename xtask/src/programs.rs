@@ -25,7 +25,7 @@ enum How {
     Unpack,
 }
 
-const PROGRAMS: [Program; 3] = [
+const PROGRAMS: [Program; 4] = [
     Program {
         name: "promtool",
         why: "checks every /metrics page as Prometheus would",
@@ -42,6 +42,12 @@ const PROGRAMS: [Program; 3] = [
         name: "curl",
         why: "runs the lines that `tidegate up` and the README tell users to try",
         package: "curl",
+        how: How::Install,
+    },
+    Program {
+        name: "openssl",
+        why: "makes keys for signed bundles, and verifies their signatures",
+        package: "openssl",
         how: How::Install,
     },
 ];
