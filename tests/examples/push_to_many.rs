@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// The proxies of one service.
-const PROXIES_OF_A_SERVICE: usize = 10;
+/// Services of the mesh. Each proxy of this benchmark holds the whole mesh, and all of them live in one process.
+const SERVICES: usize = 100;
 /// How often a proxy pings, as a real one does.
 const PING_PAUSE: Duration = Duration::from_secs(2);
 /// Handshakes at once.
@@ -48,8 +48,7 @@ async fn main() -> Result<()> {
 
 async fn measure(proxies: usize, edits: usize) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let services = proxies.div_ceil(PROXIES_OF_A_SERVICE);
-    let bundle = alone::prepare(folder.path(), services)?;
+    let bundle = alone::prepare(folder.path(), SERVICES)?;
     let policyd = Alone::start(folder.path()).await?;
     let before = alone::resident_bytes()?;
     let [tcp, _unix] = &policyd.addresses;
@@ -62,7 +61,7 @@ async fn measure(proxies: usize, edits: usize) -> Result<()> {
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
     lines.next_line().await?.context("the proxies have ended")?;
-    println!("{proxies} proxies of {services} services connected in {:?}", started.elapsed());
+    println!("{proxies} proxies of {SERVICES} services connected in {:?}", started.elapsed());
     let grown = alone::resident_bytes()?.saturating_sub(before);
     println!("policyd's memory: {} KiB for each", grown / 1024 / u64::try_from(proxies)?);
 
@@ -136,7 +135,7 @@ async fn be_proxy(
     ready: &mpsc::Sender<()>,
     room: &tokio::sync::Semaphore,
 ) -> Result<()> {
-    let service = format!("s{}", proxy / PROXIES_OF_A_SERVICE);
+    let service = format!("s{}", proxy % SERVICES);
     let (sender, messages) = mpsc::channel(4);
     let send = async |message| sender.send(wire::WatchRequest { message: Some(message) }).await;
     let permit = room.acquire().await?;
