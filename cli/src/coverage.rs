@@ -3,8 +3,8 @@
 pub mod page;
 
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
+use policyd::author::coverage::{Coverage, Covered, Share, Tried};
 use policyd::bundle::clauses::Place;
-use policyd::coverage::{Coverage, Covered, Share, Tried};
 
 use crate::overview::{table, unpadded};
 

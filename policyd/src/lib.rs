@@ -5,8 +5,6 @@
 //! # Layout
 //! - [`bundle`]: what an author writes, read and checked as a whole; all mistakes at once;
 //! - [`atoms`]: what a proxy has to look at, derived from the conditions;
-//! - [`boundary`]: requests that show what the policies tell apart; pure;
-//! - [`diff`]: what is different between two bundles;
 //! - [`engine`]: what the policies say of one request, by Cedar; pure;
 //! - [`handlers`]: the check adapters at work;
 //! - [`snapshot`]: bundle and handlers under one revision, replaced whole;
@@ -18,42 +16,26 @@
 //! - [`delivery`]: how a bundle comes here, from a folder or a signed archive, and what is kept of those in force;
 //! - [`source`]: keeps the snapshot in step with the bundle that is delivered, or pinned;
 //! - [`publish`]: what each proxy is told of a snapshot; [`proxies`]: which of them runs what;
-//! - [`access`]: who may call what;
-//! - [`explain`]: why a request is decided as it is;
-//! - [`coverage`]: what the tests of a bundle have tried of it;
-//! - [`format`]: the one form of Cedar files;
-//! - [`lint`]: what an author most likely meant otherwise;
-//! - [`replay`]: recorded decisions, made again by another bundle;
-//! - [`unit_test`]: the tests that an author writes for a bundle;
-//! - [`yaml_schema`]: JSON Schemas of the YAML files, for editors;
+//! - [`author`]: the tools of those who write policies, all over a loaded bundle;
 //! - [`server`]: the gRPC surface; [`metrics`]; [`config`]; [`app`], which wires it all.
 
-pub mod access;
 pub mod app;
 pub mod atoms;
-pub mod boundary;
+pub mod author;
 pub mod bundle;
 pub mod candidate;
 pub mod check;
 pub mod concern;
 pub mod config;
-pub mod coverage;
 pub mod delivery;
-pub mod diff;
 pub mod digest;
 pub mod engine;
-pub mod explain;
-pub mod format;
 pub mod handlers;
 pub mod limits;
-pub mod lint;
 pub mod metrics;
 pub mod proxies;
 pub mod publish;
-pub mod replay;
 pub mod server;
 pub mod shadows;
 pub mod snapshot;
 pub mod source;
-pub mod unit_test;
-pub mod yaml_schema;

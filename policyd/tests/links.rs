@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use expect_test::expect;
 use model::{Attributes, Verdict};
+use tidegate_policyd::author::explain;
 use tidegate_policyd::bundle::{Bundle, Files, Policy};
-use tidegate_policyd::{engine, explain};
+use tidegate_policyd::engine;
 
 const MESH: &str = "\
 trust_domain: shop.example

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use expect_test::expect_file;
+use tidegate_policyd::author::lint::{Lint, lint};
 use tidegate_policyd::bundle::{Bundle, Files};
-use tidegate_policyd::lint::{Lint, lint};
 use tokio::time::Instant;
 
 fn folder(path: &str) -> std::path::PathBuf {

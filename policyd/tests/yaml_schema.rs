@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use expect_test::expect_file;
 use jsonschema::Validator;
 use serde_json::Value;
-use tidegate_policyd::yaml_schema::YamlFile;
+use tidegate_policyd::author::yaml_schema::YamlFile;
 
 fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)

@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 use model::decision::Source;
 use model::decision_line::{DecisionLine, Inputs, Logged};
 use model::{Action, Attributes, Verdict};
+use policyd::author::replay::{Log, replay};
 use policyd::bundle::{Bundle, Files};
 use policyd::engine;
-use policyd::replay::{Log, replay};
 use tidegate_tests::repository;
 use tokio::time::Instant;
 

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use policyd::author::lint::lint;
 use policyd::bundle::{Bundle, Files, mesh};
-use policyd::lint::lint;
 use tidegate_tests::repository::root;
 
 /// The files of one section.

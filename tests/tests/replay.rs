@@ -4,8 +4,8 @@
 use anyhow::{Context, Result};
 use http::StatusCode;
 use model::Verdict;
+use policyd::author::replay::{Log, Tally, replay, text};
 use policyd::bundle::{Bundle, Files};
-use policyd::replay::{Log, Tally, replay, text};
 use tidegate_tests::World;
 
 const FORBIDDEN: &str = "forbid (\n  principal == Workload::\"spiffe://bookinfo.example/ns/bookinfo/sa/productpage\",\n  action,\n  resource == Service::\"ratings\"\n);";

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use daemon::Findings;
+use policyd::author::lint::lint;
 use policyd::bundle::{Bundle, Files};
-use policyd::lint::lint;
 
 use super::{Format, Outcome, print};
 

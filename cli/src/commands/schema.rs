@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use policyd::yaml_schema::YamlFile;
+use policyd::author::yaml_schema::YamlFile;
 use serde_json::json;
 
 use super::{Format, Outcome, print};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use policyd::author::coverage::{Coverage, Covered, Share, Tried};
 use policyd::bundle::Files;
-use policyd::coverage::{Coverage, Covered, Share, Tried};
 
 /// The page about the bundle called `name`.
 pub fn page(coverage: &Coverage, files: &Files, name: &str) -> String {

@@ -15,7 +15,7 @@ use super::cedar_text::Place;
 use super::conditions::Conditions;
 use super::expression::{condition, operand, parse_input};
 use super::mesh::Mesh;
-use crate::yaml_schema::one_of;
+use crate::author::yaml_schema::one_of;
 
 /// The file's name within a bundle.
 pub const FILE: &str = "limits.yaml";

@@ -12,8 +12,8 @@ use daemon::finding::{Finding, Findings};
 use super::cedar_text::Place;
 use super::validation;
 use crate::atoms::{Derived, meaning};
+use crate::author::lint::ALLOW;
 use crate::engine::index::condition;
-use crate::lint::ALLOW;
 
 /// A policy or template as its text says it.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use cedar_policy::{PolicyId, ValidationResult, ValidationWarning};
 use daemon::finding::{Finding, Findings};
 
 use super::cedar_text::Place;
-use crate::lint::{Lint, accepts};
+use crate::author::lint::{Lint, accepts};
 
 /// What the validator says of policies that stand at the places that `place` tells; what it only suspects is a warning,
 /// unless `allowed`, the text of `@allow`, accepts it.

@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use daemon::finding::did_you_mean;
 use model::Action;
-use policyd::access::{self, Asked, Matrix};
+use policyd::author::access::{self, Asked, Matrix};
 use policyd::bundle::{Bundle, Files};
 
 use super::super::{Format, Outcome, print};
@@ -120,7 +120,7 @@ impl Access {
         }
         access::of_request(bundle, files, &asked, |principal, service| {
             let principal = Some(principal.as_str().to_owned());
-            let request = policyd::unit_test::RequestText {
+            let request = policyd::author::unit_test::RequestText {
                 principal,
                 service: service.to_owned(),
                 action: Some(typed.action.as_str().to_owned()).filter(|_| typed.action != Action::Http),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use policyd::author::diff::{self, Progress, Side};
+use policyd::author::replay;
 use policyd::bundle::{Bundle, Files};
-use policyd::diff::{self, Progress, Side};
-use policyd::replay;
 
 use super::super::{Format, Outcome, print};
 use super::replay::{log, progress};

@@ -7,9 +7,9 @@ use anyhow::Result;
 use clap::Args;
 use daemon::config_file;
 use model::{Attributes, Verdict};
+use policyd::author::explain::{self, explain};
+use policyd::author::unit_test;
 use policyd::bundle::{Bundle, Files};
-use policyd::explain::{self, explain};
-use policyd::unit_test;
 
 use super::super::{Format, Outcome, print};
 use super::request::{Options, told};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use daemon::Findings;
+use policyd::author::format::formatted;
 use policyd::bundle::Files;
-use policyd::format::formatted;
 use serde_json::json;
 
 use super::super::{Format, Outcome, print};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use policyd::author::replay::{self, Log};
 use policyd::bundle::{Bundle, Files};
-use policyd::replay::{self, Log};
 
 use super::super::{Format, Outcome, print};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Error, anyhow};
 use clap::{ArgAction, Args};
-use policyd::unit_test::RequestText;
-use policyd::unit_test::request_text::Mistake;
+use policyd::author::unit_test::RequestText;
+use policyd::author::unit_test::request_text::Mistake;
 
 /// A request in options.
 #[derive(Clone, Debug, Args)]

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+use policyd::author::coverage::{self, Coverage};
+use policyd::author::unit_test::{self, Outcome as Ran};
 use policyd::bundle::{Bundle, Files};
-use policyd::coverage::{self, Coverage};
-use policyd::unit_test::{self, Outcome as Ran};
 
 use super::super::{Format, Outcome, print};
 use crate::coverage::{page::page, summary, text};

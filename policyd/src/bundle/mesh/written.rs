@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::Try;
+use crate::author::yaml_schema::one_of;
 use crate::bundle::decision_log::RawDecisionLog;
 use crate::bundle::operations::RawOperation;
-use crate::yaml_schema::one_of;
 
 /// The mesh: its trust domain, its services and their instances.
 #[derive(Deserialize, JsonSchema)]

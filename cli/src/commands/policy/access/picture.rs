@@ -2,7 +2,7 @@
 //! the colours fit a light and a dark page.
 
 use maud::{Markup, PreEscaped, html};
-use policyd::access::{Cell, Matrix, May};
+use policyd::author::access::{Cell, Matrix, May};
 
 /// The size of a cell, in pixels.
 const CELL: usize = 34;

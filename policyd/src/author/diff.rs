@@ -1,7 +1,7 @@
 //! What is different between two bundles: in their texts, and in what they say of requests.
 //!
 //! Texts are compared by what they are called, so that moving a policy to another file is no difference. Requests are
-//! those at the boundaries of both bundles' conditions (see [`crate::boundary`]): where that list is exhaustive and
+//! those at the boundaries of both bundles' conditions (see [`crate::author::boundary`]): where that list is exhaustive and
 //! nothing differs, the two bundles decide alike.
 
 mod decisions;

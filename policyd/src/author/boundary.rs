@@ -332,7 +332,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// When requests arrive unless a condition reads the time: as in tests.
 fn ordinary_time() -> Timestamp {
-    crate::unit_test::request_text::DEFAULT_TIME.parse().unwrap_or(Timestamp::UNIX_EPOCH)
+    crate::author::unit_test::request_text::DEFAULT_TIME.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The entities that a scope may name to concern `service`: itself and its ancestors.

@@ -6,9 +6,9 @@ use model::{Attributes, Verdict};
 use rayon::prelude::*;
 
 use super::Progress;
-use crate::boundary::Boundaries;
+use crate::author::boundary::Boundaries;
+use crate::author::unit_test::Answer;
 use crate::bundle::Bundle;
-use crate::unit_test::Answer;
 
 /// The most groups of requests that are told apart; what comes after is only counted.
 const CHANGES_MAX: usize = 500;

@@ -5,7 +5,7 @@ use model::Verdict;
 use proptest::prelude::*;
 
 use super::*;
-use crate::unit_test::RequestText;
+use crate::author::unit_test::RequestText;
 
 const MESH: &str = "trust_domain: a.example\nservices: {orders: {namespace: shop}, users: {}}\n";
 const ACL: &str = r#"@id("shop-reads")

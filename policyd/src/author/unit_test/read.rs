@@ -12,8 +12,8 @@ use serde_saphyr::Spanned;
 
 use super::request_text::{Mistake, Part, RequestText, near};
 use super::{Expected, UnitTest};
+use crate::author::yaml_schema::one_of;
 use crate::bundle::{Bundle, limits, rules};
-use crate::yaml_schema::one_of;
 
 /// The folder of tests within a bundle.
 const FOLDER: &str = "tests";

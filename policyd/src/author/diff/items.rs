@@ -7,8 +7,8 @@ use serde_json::Value;
 use similar::TextDiff;
 
 use super::Side;
+use crate::author::format::formatted;
 use crate::bundle::{Policy, entities, schema};
-use crate::format::formatted;
 
 /// What was done to a part.
 #[derive(Clone, Debug, PartialEq, Eq)]

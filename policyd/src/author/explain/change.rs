@@ -12,11 +12,11 @@ use model::{Attributes, Name, Verdict};
 use super::phrase::{self, Phrase};
 use super::{reads, value};
 use crate::atoms::{Derived, meaning};
-use crate::boundary::{Boundaries, Boundary};
+use crate::author::boundary::{Boundaries, Boundary};
+use crate::author::unit_test::{Answer, RequestText};
 use crate::bundle::Bundle;
 use crate::bundle::clauses::{CameTo, Clauses, Kind, Part, Place};
 use crate::engine::Evaluation;
-use crate::unit_test::{Answer, RequestText};
 
 /// A change that would turn the decision.
 #[derive(Clone, Debug)]

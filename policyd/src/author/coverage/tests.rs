@@ -4,7 +4,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
-use crate::unit_test::RequestText;
+use crate::author::unit_test::RequestText;
 
 const MESH: &str = "trust_domain: a.example\nservices: {orders: {namespace: shop}, users: {}}\n";
 const ACL: &str = r#"@id("reads")

@@ -16,7 +16,7 @@ use model::{Action, Attributes, Principal, Verdict};
 
 pub use report::{details, json};
 
-use crate::boundary::{Boundaries, Boundary, STRANGER};
+use crate::author::boundary::{Boundaries, Boundary, STRANGER};
 use crate::bundle::clauses::{self, Clauses};
 use crate::bundle::{Bundle, Files};
 use crate::engine;

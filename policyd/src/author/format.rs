@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_formatted_stays_as_it_is() {
-        let acl = include_str!("../../policies/bookinfo/acl.cedar");
+        let acl = include_str!("../../../policies/bookinfo/acl.cedar");
         for text in [LOOSE, acl, "// nothing yet\n", ""] {
             let once = formatted("a.cedar", text).unwrap();
             assert_eq!(formatted("a.cedar", &once).unwrap(), once);

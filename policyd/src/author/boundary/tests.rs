@@ -5,8 +5,8 @@ use model::{Keys, Room};
 use proptest::prelude::*;
 
 use super::*;
+use crate::author::unit_test::{Answer, word};
 use crate::bundle::Files;
-use crate::unit_test::{Answer, word};
 
 const MESH: &str = "\
 trust_domain: shop.example

@@ -7,8 +7,8 @@ use model::Verdict;
 use serde_json::{Map, Value, json};
 
 use super::{CameTo, Change, Explained, Explanation, Place, Unmet, Verified, Want};
+use crate::author::unit_test::word;
 use crate::bundle::Files;
-use crate::unit_test::word;
 
 /// The decision, then each policy with the parts that do not hold, and the values these read. `files` are those that
 /// were explained.

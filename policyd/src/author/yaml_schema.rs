@@ -12,8 +12,8 @@ use serde::de::value::Error;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
+use crate::author::unit_test;
 use crate::bundle::{limits, links, mesh, rules};
-use crate::unit_test;
 
 /// A kind of YAML file within a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

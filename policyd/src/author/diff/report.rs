@@ -4,7 +4,7 @@ use model::Attributes;
 use serde_json::{Value, json};
 
 use super::{Change, Decisions, Difference, Edit, Edited};
-use crate::unit_test::{Answer, RequestText, test_text, word};
+use crate::author::unit_test::{Answer, RequestText, test_text, word};
 
 /// The differences for people: texts, then decisions, each with a request that can be pasted as a test.
 pub fn text(difference: &Difference) -> String {

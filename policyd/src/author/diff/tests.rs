@@ -3,7 +3,7 @@ use std::path::Path;
 use expect_test::expect;
 
 use super::*;
-use crate::unit_test;
+use crate::author::unit_test;
 
 fn bookinfo() -> Files {
     Files::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/bookinfo"))).unwrap()

@@ -13,10 +13,10 @@ use model::{Attributes, Value};
 pub use change::{Change, Verified, Want};
 pub use report::{json, text};
 
+use crate::author::unit_test::Answer;
 use crate::bundle::clauses::{self, CameTo, Clauses, Condition, Kind, Part, Place};
 use crate::bundle::{Bundle, Files};
 use crate::engine::{self, Evaluation, InputError, RequestError};
-use crate::unit_test::Answer;
 
 /// A decision, and how each policy that concerns the service came to it.
 #[derive(Clone, Debug)]

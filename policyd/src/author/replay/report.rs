@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Log;
 use super::tally::{Change, Counted, Example, Place, Said, Skip, Tally};
-use crate::unit_test::quoted;
+use crate::author::unit_test::quoted;
 use model::Verdict;
 
 /// The most groups that are shown to people; programs get all.
