@@ -16,7 +16,7 @@ use foldhash::fast::FixedState;
 
 pub(crate) use patterns::Marks;
 use patterns::Patterns;
-use ranges::Ranges;
+use ranges::{Ranges, bounds};
 
 use crate::atom::Test;
 use crate::step::Lack;
@@ -99,7 +99,9 @@ impl Classes {
     }
 
     /// Writes the class of `fact` to `key`. Classes of different facts are never prefixes of each other.
-    pub(crate) fn write(&self, fact: Result<Fact<'_>, Lack>, marks: &mut Marks, key: &mut Vec<u8>) {
+    ///
+    /// By reference: a fact is of many sizes, so each copy of one costs as much as a comparison.
+    pub(crate) fn write(&self, fact: Result<&Fact<'_>, Lack>, marks: &mut Marks, key: &mut Vec<u8>) {
         let fact = match fact {
             Ok(fact) => fact,
             Err(Lack::Absent) => return key.push(0),
@@ -114,17 +116,17 @@ impl Classes {
 }
 
 impl Tests {
-    fn write(&self, fact: Fact<'_>, marks: &mut Marks, key: &mut Vec<u8>) {
+    fn write(&self, fact: &Fact<'_>, marks: &mut Marks, key: &mut Vec<u8>) {
         self.equal.write(fact, key);
-        match fact {
+        match *fact {
             Fact::Bool(_) => {}
             Fact::Text(text) => self.patterns.write(text, marks, key),
             Fact::Long(number) => self.longs.write(number, key),
             Fact::Time(number) => self.times.write(number, key),
             Fact::Duration(number) => self.durations.write(number, key),
             Fact::Decimal(number) => self.decimals.write(number, key),
-            Fact::Ip(address) => self.ranges.write(address.into(), key),
-            Fact::Range(range) => self.ranges.write(range, key),
+            Fact::Ip(ref address) => self.ranges.write_address(address, key),
+            Fact::Range(ref range) => self.ranges.write(bounds(range), range.addr().is_ipv4(), key),
             Fact::Texts(texts) => self.members.write_members(texts, marks.found(), key),
         }
     }
@@ -146,20 +148,20 @@ impl Tests {
 impl Bounds {
     fn write(&self, number: i64, key: &mut Vec<u8>) {
         if !self.0.is_empty() {
-            push(self.0.partition_point(|bound| *bound <= number), key);
+            push(count(self.0.partition_point(|bound| *bound <= number)), key);
         }
     }
 }
 
 impl Literals {
-    fn write(&self, fact: Fact<'_>, key: &mut Vec<u8>) {
-        match fact {
+    fn write(&self, fact: &Fact<'_>, key: &mut Vec<u8>) {
+        match *fact {
             Fact::Text(_) if self.texts.is_empty() => {}
-            Fact::Text(text) => key.extend(self.texts.get(text).copied().unwrap_or(0).to_be_bytes()),
+            Fact::Text(text) => push(self.texts.get(text).copied().unwrap_or(0), key),
             _ if self.others.is_empty() => {}
-            fact => {
-                let equal = self.others.iter().find(|(value, _)| value.as_fact() == fact);
-                key.extend(equal.map_or(0, |(_, class)| *class).to_be_bytes());
+            _ => {
+                let equal = self.others.iter().find(|(value, _)| value.as_fact() == *fact);
+                push(equal.map_or(0, |(_, class)| *class), key);
             }
         }
     }
@@ -207,7 +209,7 @@ impl Satisfied {
     }
 }
 
-fn tag(fact: Fact<'_>) -> u8 {
+fn tag(fact: &Fact<'_>) -> u8 {
     match fact {
         Fact::Bool(_) => 2,
         Fact::Long(_) => 3,
@@ -222,8 +224,8 @@ fn tag(fact: Fact<'_>) -> u8 {
     }
 }
 
-fn value(fact: Fact<'_>, key: &mut Vec<u8>) {
-    match fact {
+fn value(fact: &Fact<'_>, key: &mut Vec<u8>) {
+    match *fact {
         Fact::Bool(value) => key.push(u8::from(value)),
         Fact::Long(number) | Fact::Time(number) | Fact::Duration(number) | Fact::Decimal(number) => {
             key.extend(number.to_be_bytes());
@@ -237,7 +239,7 @@ fn value(fact: Fact<'_>, key: &mut Vec<u8>) {
         // Lists of the same members in another order differ here: more than needed, which is sound.
         Fact::Texts(Texts::List(list)) => text(list, key),
         Fact::Texts(Texts::Set(set)) => {
-            push(set.len(), key);
+            push(count(set.len()), key);
             set.iter().for_each(|member| text(member, key));
         }
     }
@@ -258,18 +260,25 @@ fn ip(address: std::net::IpAddr, key: &mut Vec<u8>) {
 
 /// Writes a text with its length before it.
 pub(crate) fn text(value: &str, key: &mut Vec<u8>) {
-    push(value.len(), key);
-    key.extend(value.as_bytes());
+    push(count(value.len()), key);
+    key.extend_from_slice(value.as_bytes());
 }
 
 /// Writes a list of numbers with its length before it.
 fn list(numbers: &[u32], key: &mut Vec<u8>) {
-    push(numbers.len(), key);
-    numbers.iter().for_each(|number| key.extend(number.to_be_bytes()));
+    push(count(numbers.len()), key);
+    numbers.iter().for_each(|number| push(*number, key));
 }
 
-fn push(number: usize, key: &mut Vec<u8>) {
-    key.extend(count(number).to_be_bytes());
+/// Writes a number; small ones, as nearly all are, in one byte. None is the beginning of another.
+fn push(number: u32, key: &mut Vec<u8>) {
+    match u8::try_from(number) {
+        Ok(small) if small < u8::MAX => key.push(small),
+        _ => {
+            key.push(u8::MAX);
+            key.extend_from_slice(&number.to_be_bytes());
+        }
+    }
 }
 
 /// A count of things that lie in memory, each longer than a byte. No text of a request has 4 GiB.

@@ -71,9 +71,15 @@ impl Keys {
         }
         for read in &self.0 {
             text.clear();
-            let fact = facts.fact(&read.name, text).ok_or(Lack::Absent);
+            let fact = facts.fact(&read.name, text);
+            let fact = fact.as_ref().ok_or(Lack::Absent);
             for (steps, classes) in &read.ways {
-                classes.write(fact.and_then(|fact| Step::all(steps, fact)), marks, key);
+                match fact {
+                    Ok(fact) if !steps.is_empty() => {
+                        classes.write(Step::all(steps, *fact).as_ref().map_err(|lack| *lack), marks, key);
+                    }
+                    fact => classes.write(fact, marks, key),
+                }
             }
         }
         key

@@ -3,7 +3,6 @@
 //! policyd reads them from the bundle, and the proxy finds the operation of each request before it asks for a decision.
 //! Both use [`Operations::find`], so that a test of a bundle sees what a request will.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -76,8 +75,8 @@ pub struct Conflict {
 #[derive(Clone, Default)]
 pub struct Operations {
     routes: Vec<Route>,
-    /// By method; a value is the number of a route.
-    by_method: HashMap<String, matchit::Router<usize>>,
+    /// By method, of which there are few; a value is the number of a route.
+    by_method: Vec<(String, matchit::Router<usize>)>,
 }
 
 impl Operations {
@@ -86,10 +85,18 @@ impl Operations {
     /// # Errors
     /// When two of them can't be told apart.
     pub fn new(routes: Vec<Route>) -> Result<Self, Conflict> {
-        let mut by_method: HashMap<String, matchit::Router<usize>> = HashMap::new();
+        let mut by_method: Vec<(String, matchit::Router<usize>)> = Vec::new();
         for (second, route) in routes.iter().enumerate() {
-            let router = by_method.entry(route.method.clone()).or_default();
-            if router.insert(route.template.as_str(), second).is_err() {
+            let inserted = match by_method.iter_mut().find(|(method, _)| *method == route.method) {
+                Some((_, router)) => router.insert(route.template.as_str(), second),
+                None => {
+                    let mut router = matchit::Router::new();
+                    let inserted = router.insert(route.template.as_str(), second);
+                    by_method.push((route.method.clone(), router));
+                    inserted
+                }
+            };
+            if inserted.is_err() {
                 let first = routes.iter().take(second).position(|earlier| earlier.excludes(route));
                 return Err(Conflict { first: first.unwrap_or(second), second });
             }
@@ -121,7 +128,8 @@ impl Operations {
     }
 
     fn route(&self, method: &str, path: &str) -> Option<&Route> {
-        let found = self.by_method.get(method)?.at(path).ok()?;
+        let (_, router) = self.by_method.iter().find(|(routed, _)| routed == method)?;
+        let found = router.at(path).ok()?;
         // The router takes `/reviews//replies` for `/reviews/{id}/replies`, which no service does.
         let is_whole = found.params.iter().all(|(_, value)| !value.is_empty());
         self.routes.get(*found.value).filter(|_| is_whole)

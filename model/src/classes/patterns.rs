@@ -12,7 +12,7 @@ use affixes::{Affixes, End};
 pub(crate) use scan::Marks;
 use scan::Scan;
 
-use super::{list, push};
+use super::{count, list, push};
 use crate::pattern::Pattern;
 
 /// Patterns with a wildcard, by their shape.
@@ -49,7 +49,7 @@ impl Patterns {
     pub(super) fn write(&self, text: &str, marks: &mut Marks, key: &mut Vec<u8>) {
         for affixes in [&self.prefixes, &self.suffixes] {
             if !affixes.is_empty() {
-                push(affixes.longest(text).map_or(0, |place| place.saturating_add(1)), key);
+                push(affixes.longest(text).map_or(0, |place| count(place.saturating_add(1))), key);
             }
         }
         if let Some(others) = &self.others {

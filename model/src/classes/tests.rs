@@ -14,7 +14,7 @@ fn pattern(text: &str) -> Pattern {
 
 fn class(classes: &Classes, value: &Value, marks: &mut Marks) -> Vec<u8> {
     let mut key = Vec::new();
-    classes.write(Ok(value.as_fact()), marks, &mut key);
+    classes.write(Ok(&value.as_fact()), marks, &mut key);
     key
 }
 

@@ -19,11 +19,22 @@ use crate::pattern::{Parts, Pattern};
 pub(super) struct Scan {
     firsts: Affixes,
     lasts: Affixes,
-    /// Finds the pieces between first and last. None if it can't be built: then each pattern is tried.
-    pieces: Option<AhoCorasick>,
+    /// Finds the pieces between first and last.
+    pieces: Pieces,
     plans: Vec<Plan>,
     /// By first literal, last literal and second piece: which patterns begin so.
     beginnings: Map<(Affix, Affix, Option<u32>), Vec<u32>>,
+}
+
+/// What finds the pieces between first and last.
+#[derive(Debug)]
+enum Pieces {
+    /// No pattern has any.
+    None,
+    /// An automaton.
+    Found(AhoCorasick),
+    /// No automaton could be built: each pattern is tried.
+    Tried,
 }
 
 /// A first or last literal by its place; none if it is empty.
@@ -121,17 +132,30 @@ impl Scan {
             beginnings.entry(beginning).or_default().push(count(plans.len()));
             plans.push(Plan { pattern: parts.pattern(), middles, last: parts.last.len() });
         }
-        Self { firsts, lasts, pieces: AhoCorasick::new(&literals).ok(), plans, beginnings }
+        let pieces = if literals.is_empty() {
+            Pieces::None
+        } else {
+            AhoCorasick::new(&literals).map_or(Pieces::Tried, Pieces::Found)
+        };
+        Self { firsts, lasts, pieces, plans, beginnings }
     }
 
     /// The numbers of the patterns that match `text`, sorted.
     ///
     /// O(length + pieces of the patterns begun), times how many literals overlap at one place of the text.
     pub(super) fn matching<'m>(&self, text: &str, marks: &'m mut Marks) -> &'m [u32] {
-        marks.begin(self.pieces.as_ref().map_or(0, AhoCorasick::patterns_len), self.plans.len());
         match &self.pieces {
-            Some(pieces) => self.scan(text, pieces, marks),
-            None => {
+            Pieces::None => {
+                marks.begin(0, 0);
+                self.without_pieces(text, marks);
+            }
+            Pieces::Found(pieces) => {
+                marks.begin(pieces.patterns_len(), self.plans.len());
+                self.without_pieces(text, marks);
+                self.scan(text, pieces, marks);
+            }
+            Pieces::Tried => {
+                marks.begin(0, 0);
                 let matching = (0_u32..).zip(&self.plans).filter(|(_, plan)| plan.pattern.matches(text));
                 marks.found.extend(matching.map(|(number, _)| number));
             }
@@ -140,7 +164,8 @@ impl Scan {
         &marks.found
     }
 
-    fn scan(&self, text: &str, pieces: &AhoCorasick, marks: &mut Marks) {
+    /// Finds the patterns that have only a first and a last literal, and which of these literals fit.
+    fn without_pieces(&self, text: &str, marks: &mut Marks) {
         marks.firsts.extend(self.firsts.all(text).map(|(place, length)| (Some(place), length)));
         marks.firsts.push((None, 0));
         marks.firsts.reverse();
@@ -153,6 +178,9 @@ impl Scan {
                 }
             }
         }
+    }
+
+    fn scan(&self, text: &str, pieces: &AhoCorasick, marks: &mut Marks) {
         let input = Input::new(text);
         let mut state = OverlappingState::start();
         // Such a search fails only where an automaton was built for searches of another kind.
