@@ -7,10 +7,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use model::{Atom, AtomSet, Decision, Name, Pattern, Revision, Step, Test, Value, Verdict};
-use tidegate_proxy::bench::{Check, Request};
+use tidegate_proxy::bench::{Check, Fields, Request};
 
 fn text(text: &str) -> Value {
     Value::Text(text.into())
@@ -57,8 +56,7 @@ fn patterns(shape: impl Fn(usize) -> String) -> Vec<Atom> {
     (0..1000).map(|number| Atom::new(Name::Path, like(&shape(number)))).collect()
 }
 
-fn headers() -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn fields() -> Fields {
     let sent = [
         ("host", "shop"),
         ("user-agent", "curl/8.5.0"),
@@ -71,16 +69,13 @@ fn headers() -> HeaderMap {
         ("x-forwarded-for", "10.1.2.3"),
         ("x-forwarded-proto", "https"),
     ];
-    for (name, value) in sent {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    headers
+    Fields::new(&sent)
 }
 
 fn cached_check(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let principal = "spiffe://shop.example/ns/shop/sa/productpage".parse().unwrap();
-    let headers = headers();
+    let fields = fields();
     let mut group = criterion.benchmark_group("cached_check");
     group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     let cases = [
@@ -92,15 +87,17 @@ fn cached_check(criterion: &mut Criterion) {
         ("1000 patterns *x7*", patterns(|n| format!("*x{n}*")), "/api/shop/x712/orders/4711"),
     ];
     for (name, atoms, path) in cases {
-        let check = Check::new(AtomSet::new(atoms, true), answer());
+        let now = Timestamp::from_second(1_767_268_800).unwrap();
+        let check = runtime.block_on(async { Check::new(AtomSet::new(atoms, true), answer(), now) });
         let request = Request {
             principal: &principal,
-            method: &Method::GET,
+            method: "GET",
             path,
             query: "page=2&sort=name",
-            headers: &headers,
+            fields: &fields,
             source_ip: "10.1.2.3".parse().unwrap(),
-            time: Timestamp::from_second(1_767_268_800).unwrap(),
+            // Not before policyd was last heard of.
+            time: now + Duration::from_secs(1),
         };
         runtime.block_on(check.decide(request)).unwrap();
         group.bench_function(name, |bencher| {

@@ -87,6 +87,11 @@ impl AccessLog {
         Ok(Self(Some(lines)))
     }
 
+    /// Whether it goes nowhere, so that no line needs to be made.
+    pub(crate) const fn is_off(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Logs one request. Never waits.
     pub(crate) fn log(&self, line: &Line<'_>) {
         let Some(lines) = &self.0 else { return };

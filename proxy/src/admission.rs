@@ -18,14 +18,17 @@ use crate::respond::Refusal;
 
 impl Proxy {
     /// Lets a request pass, with the limits that its caller is told of, or refuses it.
-    pub(crate) async fn admit(&self, record: &mut Record, head: &Head<'_>) -> Result<Vec<Balance>, Refusal> {
-        record.operation = head.operation.map(str::to_owned);
+    pub(crate) async fn admit(
+        &self,
+        record: &mut Record<'_>,
+        head: &Head<'_>,
+    ) -> Result<Vec<Balance>, Refusal> {
         if self.current.enforcement() == Enforcement::Off {
             record.not_asked();
             return Ok(Vec::new());
         }
         let asked = Instant::now();
-        let checked = self.checker.decide(head, Head::to_attributes).await;
+        let checked = self.checker.decide(head, head.time, Head::to_attributes).await;
         // Read after the decision: a request that waited for it meets the mode that came meanwhile.
         let enforces = self.current.enforcement() == Enforcement::Enforce;
         record.decided(head, &checked, asked, enforces);
@@ -49,7 +52,7 @@ impl Proxy {
 
     async fn charge(
         &self,
-        record: &mut Record,
+        record: &mut Record<'_>,
         head: &Head<'_>,
         names: &[String],
         enforces: bool,
@@ -93,9 +96,9 @@ fn refused(checked: &Checked) -> Option<Refusal> {
 }
 
 /// Logs a refusal, as `denied` when policies denied the request, else as `refused`.
-pub(crate) fn tell_of(record: &Record, refusal: &Refusal, denied: &str, refused: &str) {
-    let (request_id, principal) = (&record.ids.request_id, record.principal.as_str());
-    let (service, method, path) = (&record.service, &record.method, &record.path);
+pub(crate) fn tell_of(record: &Record<'_>, refusal: &Refusal, denied: &str, refused: &str) {
+    let (request_id, principal) = (record.request_id, record.principal.as_str());
+    let (service, method, path) = (record.service, record.method, record.path);
     let error = refusal.code();
     match refusal {
         Refusal::Denied(decision) => tracing::info!(
@@ -103,7 +106,7 @@ pub(crate) fn tell_of(record: &Record, refusal: &Refusal, denied: &str, refused:
             degraded = decision.degraded, why = %refusal, "{denied}"
         ),
         Refusal::Upstream(upstream) => {
-            let cause = std::error::Error::source(upstream).map(ToString::to_string).unwrap_or_default();
+            let cause = upstream.cause();
             tracing::warn!(request_id, principal, service, method, path, error, cause, why = %refusal, "no answer from upstream");
         }
         _ => tracing::info!(request_id, principal, service, method, path, error, why = %refusal, "{refused}"),

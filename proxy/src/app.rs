@@ -26,6 +26,7 @@ use crate::policy_client::{Client, Parts, Watcher};
 use crate::pool;
 use crate::request::Proxy;
 use crate::staleness;
+use crate::sweep;
 
 /// How long a drain waits for requests that are under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -153,12 +154,15 @@ impl Frame {
         drop(self.lifecycle.spawn(telling));
         let proxy = Arc::new(Proxy {
             service: config.service,
-            application: Service::application(config.instance, config.application, APPLICATION_TIMEOUT),
+            application: Arc::new(Service::application(
+                config.instance,
+                config.application,
+                APPLICATION_TIMEOUT,
+            )),
             source: source.clone(),
             checker: Checker::new(client.clone(), current.clone(), clock.clone()),
             policyd: client,
             observers: Arc::new(Observers {
-                clock: clock.clone(),
                 metrics: self.metrics,
                 access_log,
                 decision_log,
@@ -167,6 +171,8 @@ impl Frame {
             current: current.clone(),
             clock,
         });
+        let sweeping = sweep::until_stopped(Arc::clone(&proxy), self.lifecycle.clone());
+        drop(self.lifecycle.spawn(sweeping));
         for listener in sockets.listeners(&source, &proxy.clock) {
             drop(
                 self.lifecycle

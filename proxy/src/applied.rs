@@ -209,7 +209,9 @@ impl Current {
     ///
     /// They must not either if the clock was set back since: it does not tell how much time has passed.
     pub(crate) fn is_stale(&self, applied: &Applied, now: Timestamp) -> bool {
-        now < self.last_heard() || now >= self.fresh_until(applied)
+        let (now, heard) = (now.as_microsecond(), self.0.heard.load(Ordering::Acquire));
+        let stale_after = i64::try_from(applied.config.policies.stale_after.as_micros()).unwrap_or(i64::MAX);
+        now < heard || now >= heard.saturating_add(stale_after)
     }
 
     /// When what is known gets stale, unless policyd says something.

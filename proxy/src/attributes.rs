@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cookie::Cookie;
-use http::{HeaderMap, Method, header};
 use jiff::Timestamp;
 use model::{Action, Attributes, Fact, Facts, Name, Principal};
 
+use crate::fields::Fields;
 use crate::path::Query;
 
 /// The head of a request in the form in which the application will get it, and what is known of its connection.
@@ -15,13 +15,13 @@ use crate::path::Query;
 pub(crate) struct Head<'a> {
     pub principal: &'a Principal,
     pub service: &'a str,
-    pub method: &'a Method,
+    pub method: &'a str,
     /// In normal form.
     pub path: &'a str,
     pub query: Query<'a>,
     /// In lower case, without port.
     pub host: &'a str,
-    pub headers: &'a HeaderMap,
+    pub fields: Fields<'a>,
     /// The service's operation that it is for.
     pub operation: Option<&'a str>,
     /// In its canonical form: one address has one.
@@ -34,10 +34,10 @@ impl Head<'_> {
     /// All that policies may ever ask for.
     pub(crate) fn to_attributes(&self) -> Attributes {
         let mut headers = BTreeMap::new();
-        for name in self.headers.keys() {
-            let mut room = String::new();
-            if let Some(value) = join(self.header(name.as_str()), ", ", &mut room) {
-                headers.insert(name.to_string(), value.to_owned());
+        for field in self.fields.iter() {
+            let (mut room, name) = (String::new(), String::from_utf8_lossy(field.name).to_ascii_lowercase());
+            if let Some(value) = join(self.fields.named(&name), ", ", &mut room) {
+                headers.insert(name, value.to_owned());
             }
         }
         let mut cookies = BTreeMap::new();
@@ -51,7 +51,7 @@ impl Head<'_> {
             principal: self.principal.clone(),
             action: self.action(),
             resource: self.service.to_owned(),
-            method: self.method.to_string(),
+            method: self.method.to_owned(),
             path: self.path.to_owned(),
             host: self.host.to_owned(),
             headers,
@@ -65,15 +65,10 @@ impl Head<'_> {
         }
     }
 
-    fn header<'n>(&self, name: &'n str) -> impl Iterator<Item = &str> + use<'_, 'n> {
-        // Heads with bytes that are no UTF-8 were refused: see `framing`.
-        self.headers.get_all(name).into_iter().filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
-    }
-
     /// Cookies (RFC 6265 4.2.1), as sent. A piece that is no cookie is left out, as servers do.
     fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
-        let cookies =
-            self.header(header::COOKIE.as_str()).flat_map(|line| Cookie::split_parse(line).flatten());
+        let lines = self.fields.named("cookie");
+        let cookies = lines.flat_map(|line| Cookie::split_parse(line).flatten());
         cookies.filter_map(|cookie| Some((cookie.name_raw()?, cookie.value_raw()?)))
     }
 
@@ -97,10 +92,10 @@ impl Facts for Head<'_> {
 
     fn fact<'f>(&'f self, name: &Name, room: &'f mut String) -> Option<Fact<'f>> {
         Some(match name {
-            Name::Method => Fact::Text(self.method.as_str()),
+            Name::Method => Fact::Text(self.method),
             Name::Path => Fact::Text(self.path),
             Name::Host => Fact::Text(self.host),
-            Name::Header(header) => Fact::Text(join(self.header(header), ", ", room)?),
+            Name::Header(header) => Fact::Text(join(self.fields.named(header), ", ", room)?),
             Name::Query(parameter) => Fact::Text(self.query.parameter(parameter, room)?),
             Name::Cookie(cookie) => Fact::Text(join(self.cookie(cookie), "; ", room)?),
             Name::Claim(_) => return None,
@@ -132,22 +127,24 @@ fn join<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::tests::head;
 
     #[test]
     fn repeated_headers_parameters_and_cookies_are_joined() {
-        let mut headers = HeaderMap::new();
-        headers.append("X-User", "jason".parse().unwrap());
-        headers.append("x-user", http::HeaderValue::from_bytes("zoë".as_bytes()).unwrap());
-        headers.append("cookie", "a=1; b=\"2\"; c=; neither".parse().unwrap());
-        headers.append("cookie", "a=3".parse().unwrap());
+        let sent = head(&[
+            ("X-User", "jason"),
+            ("x-user", "zoë"),
+            ("cookie", "a=1; b=\"2\"; c=; neither"),
+            ("Cookie", "a=3"),
+        ]);
         let head = Head {
             principal: &Principal::Unauthenticated,
             service: "reviews",
-            method: &Method::GET,
+            method: "GET",
             path: "/a",
             query: Query::new("a=1&b=%20&a=2").unwrap(),
             host: "reviews",
-            headers: &headers,
+            fields: sent.fields(),
             operation: Some("it"),
             source_ip: "10.0.0.1".parse().unwrap(),
             tls: true,

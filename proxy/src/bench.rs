@@ -8,13 +8,14 @@ use std::time::Duration;
 use api::config::{Config, Enforced, Enforcement, Exposure, Policies};
 use async_trait::async_trait;
 use daemon::Clock;
-use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use model::{AtomSet, Attributes, Decision, FailMode, Principal};
 
 use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
+use crate::fields;
+use crate::http1::Buffer;
 use crate::path::Query;
 use crate::policy_client::{Charge, Policyd, Taken, Unavailable};
 
@@ -24,17 +25,38 @@ pub struct Request<'a> {
     /// Who is calling.
     pub principal: &'a Principal,
     /// As sent.
-    pub method: &'a Method,
+    pub method: &'a str,
     /// In normal form.
     pub path: &'a str,
     /// As sent, without its `?`.
     pub query: &'a str,
     /// As the application gets them.
-    pub headers: &'a HeaderMap,
+    pub fields: &'a Fields,
     /// Where the connection came from.
     pub source_ip: IpAddr,
     /// When it arrived.
     pub time: Timestamp,
+}
+
+/// The header fields of a request.
+#[derive(Debug)]
+pub struct Fields(fields::Head);
+
+impl Fields {
+    /// These, as they might have come.
+    pub fn new(sent: &[(&str, &str)]) -> Self {
+        let mut head = fields::Head::new(Buffer::default());
+        for (name, value) in sent {
+            let mut add = |text: &str| {
+                let start = head.bytes().len();
+                head.vec().extend_from_slice(text.as_bytes());
+                crate::http1::at(start, text.len())
+            };
+            let (name, value) = (add(name), add(value));
+            head.push(name, value);
+        }
+        Self(head)
+    }
 }
 
 /// A proxy's checks for a service called `shop`, with a policyd that gives every request the same answer.
@@ -58,9 +80,12 @@ impl Policyd for Answers {
 }
 
 impl Check {
-    /// By these atoms, with this answer.
-    pub fn new(atoms: AtomSet, answer: Decision) -> Self {
-        let (current, clock) = (Current::nothing(), Clock::system());
+    /// By these atoms, with this answer; it is `now` at first.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(atoms: AtomSet, answer: Decision, now: Timestamp) -> Self {
+        let (current, clock) = (Current::nothing(), Clock::starting_at(now));
         let enforced = Enforced {
             service: "shop".to_owned(),
             revision: answer.revision,
@@ -81,12 +106,12 @@ impl Check {
 
     /// The decision on a request, if it is cached.
     pub fn look_up(&self, request: Request<'_>) -> Option<Arc<Decision>> {
-        self.checker.look_up(&head(request)?).ok()
+        self.checker.look_up(&head(request)?, request.time).ok()
     }
 
     /// The decision on a request, and whether it was cached.
     pub async fn decide(&self, request: Request<'_>) -> Option<(Arc<Decision>, bool)> {
-        let checked = self.checker.decide(&head(request)?, Head::to_attributes).await;
+        let checked = self.checker.decide(&head(request)?, request.time, Head::to_attributes).await;
         let is_hit = checked.source == crate::check::Source::Hit;
         Some((checked.decision, is_hit))
     }
@@ -100,7 +125,7 @@ fn head(request: Request<'_>) -> Option<Head<'_>> {
         path: request.path,
         query: Query::new(request.query).ok()?,
         host: "shop",
-        headers: request.headers,
+        fields: request.fields.0.fields(),
         operation: None,
         source_ip: request.source_ip.to_canonical(),
         tls: true,

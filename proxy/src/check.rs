@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use daemon::Clock;
+use jiff::Timestamp;
 pub(crate) use model::decision::Source;
 use model::{Action, Attributes, Decision, Fact, Facts, FailMode, Name, Principal, Revision, Room, Verdict};
 use tokio::sync::watch;
@@ -87,9 +88,15 @@ impl Checker {
         self.shared.cache.len()
     }
 
-    /// Decides on one request. If it has to be asked about, all its facts are needed: these are `whole`.
-    pub(crate) async fn decide<F: Facts>(&self, facts: &F, whole: impl FnOnce(&F) -> Attributes) -> Checked {
-        match self.look_up(facts) {
+    /// Decides on one request, which arrived at `now`. If it has to be asked about, all its facts are needed: these
+    /// are `whole`.
+    pub(crate) async fn decide<F: Facts>(
+        &self,
+        facts: &F,
+        now: Timestamp,
+        whole: impl FnOnce(&F) -> Attributes,
+    ) -> Checked {
+        match self.look_up(facts, now) {
             Ok(decision) => Checked { decision, source: Source::Hit },
             Err(Missing::Policies) => {
                 degraded(FailMode::Closed, "policyd has not sent this service's policies yet")
@@ -98,9 +105,9 @@ impl Checker {
         }
     }
 
-    /// The decision on a request, if it is cached. Allocates nothing and locks nothing that threads share, unless
+    /// The decision on a request, if it is cached at `now`. Allocates nothing and locks nothing that threads share, unless
     /// this thread asks for the first time.
-    pub(crate) fn look_up(&self, facts: &impl Facts) -> Result<Arc<Decision>, Missing> {
+    pub(crate) fn look_up(&self, facts: &impl Facts, now: Timestamp) -> Result<Arc<Decision>, Missing> {
         let applied = self.shared.current.look();
         let enforced = applied.enforced.as_ref().ok_or(Missing::Policies)?;
         if !enforced.atoms.is_cacheable() {
@@ -117,7 +124,7 @@ impl Checker {
         let facts = &Identified { facts, operation };
         let revision = enforced.revision;
         with_key(facts, &applied, |key| {
-            let found = self.shared.lookup(key, revision, &applied);
+            let found = self.shared.lookup(key, revision, &applied, now);
             found.ok_or_else(|| Missing::Decision(enforced.fail_mode, Some((revision, Box::from(key)))))
         })
     }
@@ -169,8 +176,13 @@ impl<F: Facts> Facts for Identified<'_, F> {
 }
 
 impl Shared {
-    fn lookup(&self, key: &[u8], revision: Revision, applied: &Applied) -> Option<Arc<Decision>> {
-        let now = self.clock.now();
+    fn lookup(
+        &self,
+        key: &[u8],
+        revision: Revision,
+        applied: &Applied,
+        now: Timestamp,
+    ) -> Option<Arc<Decision>> {
         if !revision.reaches(self.current.floor()) || self.current.is_stale(applied, now) {
             return None;
         }

@@ -1,7 +1,6 @@
-//! Where a chunked body ends, without decoding it.
+//! Where a chunked body ends, and which of its bytes are what (RFC 9112 section 7.1).
 //!
-//! hyper decodes chunks itself; [`crate::gate`] only has to know where the next request's head starts.
-//! Stricter than hyper in line ends and lengths, so that whatever passes here hyper reads the same way.
+//! Strict in line ends and lengths: whatever passes here is read in one way only. Extensions of chunks are read over.
 
 /// The most bytes of one chunk-size line or trailer line, and of all trailers together.
 const LINE_MAX: usize = 8 * 1024;
@@ -26,6 +25,17 @@ enum At {
     End,
 }
 
+/// What bytes of a chunked body are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What stands around the data.
+    Frame,
+    /// What the body holds.
+    Data,
+    /// The fields after the last chunk, and the empty line that ends them.
+    Trailers,
+}
+
 /// The chunks are not well-formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BrokenChunks;
@@ -37,26 +47,38 @@ impl Default for At {
 }
 
 impl Chunks {
-    /// Reads on; answers how many of `bytes` belong to the body.
-    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<usize, BrokenChunks> {
-        let mut rest = bytes;
-        while !self.is_end() {
-            if let At::Data { left } = self.at {
-                let here = left.min(rest.len() as u64);
-                rest = usize::try_from(here).ok().and_then(|here| rest.get(here..)).ok_or(BrokenChunks)?;
-                let left = left - here;
-                self.at = if left == 0 { At::DataEnd { after_return: false } } else { At::Data { left } };
-            }
-            let Some((&byte, after)) = rest.split_first() else { break };
-            rest = after;
-            self.at = self.at.after(byte)?;
+    /// Reads on; answers how many of `bytes`, which are not empty, are of the first kind to come, and which it is.
+    /// None once the body has ended.
+    pub(crate) fn next(&mut self, bytes: &[u8]) -> Result<(usize, Kind), BrokenChunks> {
+        let kind = self.kind();
+        if let At::Data { left } = self.at {
+            let here = left.min(bytes.len() as u64);
+            let left = left - here;
+            self.at = if left == 0 { At::DataEnd { after_return: false } } else { At::Data { left } };
+            return usize::try_from(here).map(|here| (here, kind)).map_err(|_error| BrokenChunks);
         }
-        Ok(bytes.len() - rest.len())
+        let mut read = 0_usize;
+        for &byte in bytes {
+            if self.kind() != kind || self.is_end() {
+                break;
+            }
+            self.at = self.at.after(byte)?;
+            read = read.saturating_add(1);
+        }
+        Ok((read, kind))
     }
 
     /// Whether the body has ended.
     pub(crate) const fn is_end(&self) -> bool {
         matches!(self.at, At::End)
+    }
+
+    const fn kind(&self) -> Kind {
+        match self.at {
+            At::Size { .. } | At::DataEnd { .. } => Kind::Frame,
+            At::Data { .. } => Kind::Data,
+            At::Trailer { .. } | At::End => Kind::Trailers,
+        }
     }
 }
 
@@ -125,11 +147,31 @@ mod tests {
 
     use super::*;
 
+    /// Reads on to the end of the body, or of `bytes`; answers how many belong to the body, and adds its data.
+    fn read_on(chunks: &mut Chunks, bytes: &[u8], data: &mut Vec<u8>) -> Result<usize, BrokenChunks> {
+        let mut rest = bytes;
+        while !chunks.is_end() && !rest.is_empty() {
+            let (length, kind) = chunks.next(rest)?;
+            if kind == Kind::Data {
+                data.extend_from_slice(&rest[..length]);
+            }
+            rest = &rest[length..];
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
     /// How many bytes belong to the body, and whether it ended.
     fn read(bytes: &[u8]) -> Result<(usize, bool), BrokenChunks> {
         let mut chunks = Chunks::default();
-        let read = chunks.read(bytes)?;
+        let read = read_on(&mut chunks, bytes, &mut Vec::new())?;
         Ok((read, chunks.is_end()))
+    }
+
+    #[test]
+    fn data_and_frame_are_told_apart() {
+        let mut data = Vec::new();
+        read_on(&mut Chunks::default(), b"3;x\r\nabc\r\n2\r\n\r\n\r\n0\r\nt: v\r\n\r\n", &mut data).unwrap();
+        assert_eq!(data, b"abc\r\n");
     }
 
     #[test]
@@ -167,11 +209,17 @@ mod tests {
             let bytes = text.as_bytes();
             let cut = cut.min(bytes.len());
             let mut chunks = Chunks::default();
-            let parts = chunks.read(&bytes[..cut]).and_then(|first| {
-                let second = if first < cut { 0 } else { chunks.read(&bytes[cut..])? };
+            let (mut in_parts, mut at_once) = (Vec::new(), Vec::new());
+            let parts = read_on(&mut chunks, &bytes[..cut], &mut in_parts).and_then(|first| {
+                let second =
+                    if first < cut { 0 } else { read_on(&mut chunks, &bytes[cut..], &mut in_parts)? };
                 Ok((first + second, chunks.is_end()))
             });
             prop_assert_eq!(parts, read(bytes));
+            if parts.is_ok() {
+                read_on(&mut Chunks::default(), bytes, &mut at_once).unwrap();
+                prop_assert_eq!(in_parts, at_once);
+            }
         }
     }
 }

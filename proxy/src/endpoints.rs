@@ -108,6 +108,11 @@ impl Service {
         }
     }
 
+    /// Closes connections that were idle for too long at `now`.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.endpoints.iter().for_each(|endpoint| endpoint.pool.sweep(now));
+    }
+
     /// All endpoints in the order in which one request should try them at `now`.
     ///
     /// Those that are well come first, starting with the one whose turn it is.

@@ -1,13 +1,10 @@
 //! What is remembered of one request, for metrics, the access log and reports.
 //!
-//! The record travels with the response's body: when the body has ended, or was given up, the record is
-//! dropped, and what came of the request is told.
+//! When the response has ended, or was given up, the record is dropped, and what came of the request is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use daemon::Clock;
 use http::StatusCode;
 use jiff::Timestamp;
 use model::{Attributes, Principal, ResponseFacts, Verdict};
@@ -19,8 +16,7 @@ use crate::attributes::Head;
 use crate::check::Checked;
 use crate::decision_log::{DecisionLog, Entry};
 use crate::endpoints::Endpoint;
-use crate::headers::Ids;
-use crate::metrics::Metrics;
+use crate::metrics::{Memo, Metrics};
 use crate::respond::Refusal;
 
 /// nginx's status for a caller that went away before the response: only in logs and metrics.
@@ -55,7 +51,6 @@ impl Direction {
 /// Who is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Observers {
-    pub clock: Clock,
     pub metrics: Metrics,
     pub access_log: AccessLog,
     pub decision_log: DecisionLog,
@@ -78,20 +73,24 @@ enum Passed {
 
 /// One request so far.
 #[derive(Debug)]
-pub(crate) struct Record {
-    observers: Arc<Observers>,
+pub(crate) struct Record<'a> {
+    observers: &'a Observers,
+    memo: &'a mut Memo,
     started: Instant,
     /// When its head was read.
     pub arrived: Timestamp,
     pub direction: Direction,
-    pub ids: Ids,
-    pub principal: Principal,
+    /// The value of `x-request-id`.
+    pub request_id: &'a str,
+    /// The trace id within `traceparent`.
+    pub trace_id: &'a str,
+    pub principal: &'a Principal,
     /// The service called; empty while it is not known to be one.
-    pub service: String,
-    pub method: String,
-    pub path: String,
+    pub service: &'a str,
+    pub method: &'a str,
+    pub path: &'a str,
     /// The service's operation that it is for.
-    pub operation: Option<String>,
+    pub operation: Option<&'a str>,
     /// For requests that are reported: what rules read.
     attributes: Option<Attributes>,
     checked: Option<Checked>,
@@ -102,29 +101,40 @@ pub(crate) struct Record {
     pub upstream: Option<Arc<Endpoint>>,
     pub status: u16,
     pub error: Option<&'static str>,
-    pub request_bytes: Arc<AtomicU64>,
-    pub response_bytes: Arc<AtomicU64>,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
     complete: bool,
 }
 
-impl Record {
-    /// A request that arrives now.
-    pub(crate) fn begin(
-        observers: &Arc<Observers>,
-        direction: Direction,
-        principal: Principal,
-        ids: Ids,
+/// When a request arrived, who sent it, and which way it goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival<'a> {
+    pub started: Instant,
+    pub at: Timestamp,
+    pub direction: Direction,
+    pub principal: &'a Principal,
+}
+
+impl<'a> Record<'a> {
+    /// A request that has arrived, with its ids.
+    pub(crate) const fn begin(
+        observers: &'a Observers,
+        memo: &'a mut Memo,
+        arrival: Arrival<'a>,
+        (request_id, trace_id): (&'a str, &'a str),
     ) -> Self {
         Self {
-            started: Instant::now(),
-            arrived: observers.clock.now(),
-            observers: Arc::clone(observers),
-            direction,
-            ids,
-            principal,
-            service: String::new(),
-            method: String::new(),
-            path: String::new(),
+            observers,
+            memo,
+            started: arrival.started,
+            arrived: arrival.at,
+            direction: arrival.direction,
+            request_id,
+            trace_id,
+            principal: arrival.principal,
+            service: "",
+            method: "",
+            path: "",
             operation: None,
             attributes: None,
             checked: None,
@@ -134,10 +144,15 @@ impl Record {
             upstream: None,
             status: CALLER_GONE,
             error: None,
-            request_bytes: Arc::default(),
-            response_bytes: Arc::default(),
+            request_bytes: 0,
+            response_bytes: 0,
             complete: false,
         }
+    }
+
+    /// Who is told.
+    pub(crate) const fn observers(&self) -> &'a Observers {
+        self.observers
     }
 
     /// A decision was had on the request with this `head`; `asked` is when it was asked for.
@@ -150,7 +165,7 @@ impl Record {
         self.observers.decision_log.log(
             applied.enforced.as_ref().and_then(|enforced| enforced.decision_log.as_ref()),
             &Entry {
-                request_id: &self.ids.request_id,
+                request_id: self.request_id,
                 whole: &|| head.to_attributes(),
                 checked,
                 enforced: enforces,
@@ -162,7 +177,7 @@ impl Record {
             verdict => verdict.as_str(),
         };
         self.observers.metrics.decided(verdict, checked.source);
-        self.observers.metrics.shadowed(&self.service, &checked.decision);
+        self.observers.metrics.shadowed(self.service, &checked.decision);
     }
 
     /// It passes without a decision.
@@ -214,18 +229,21 @@ impl Record {
     }
 
     fn log(&self, duration: Duration) {
+        if self.observers.access_log.is_off() {
+            return;
+        }
         let decision = self.checked.as_ref().map(|checked| checked.decision.as_ref());
         let upstream = self.upstream.as_deref();
         self.observers.access_log.log(&Line {
             ts: self.arrived.to_string(),
             direction: self.direction.as_str(),
-            trace_id: &self.ids.trace_id,
-            request_id: &self.ids.request_id,
+            trace_id: self.trace_id,
+            request_id: self.request_id,
             principal: self.principal.as_str(),
-            service: &self.service,
-            method: &self.method,
-            path: &self.path,
-            operation: self.operation.as_deref(),
+            service: self.service,
+            method: self.method,
+            path: self.path,
+            operation: self.operation,
             status: self.status,
             complete: self.complete,
             error: self.error,
@@ -238,8 +256,8 @@ impl Record {
             shadows: decision.map_or(&[], |decision| &decision.shadows),
             upstream_instance: upstream.map(|endpoint| endpoint.instance.as_str()),
             upstream_address: upstream.map(|endpoint| endpoint.address.as_str()),
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
-            response_bytes: self.response_bytes.load(Ordering::Relaxed),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
             duration_us: micros(duration),
             decision_us: self.decision_time.map(micros),
         });
@@ -254,25 +272,21 @@ impl Record {
         let facts = ResponseFacts {
             code: self.status,
             duration_ms: micros(duration) / 1000,
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
-            response_bytes: self.response_bytes.load(Ordering::Relaxed),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
             verdict,
         };
         self.observers.current.applied().reports.fire(&checked.decision.rules, attributes, &facts);
     }
 }
 
-impl Drop for Record {
+impl Drop for Record<'_> {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
         // A stranger's words are no label: what is not known to be a service has none.
-        self.observers.metrics.answered(
-            self.direction.as_str(),
-            &self.service,
-            self.operation.as_deref(),
-            self.status,
-            duration.as_secs_f64(),
-        );
+        let (direction, seconds) = (self.direction.as_str(), duration.as_secs_f64());
+        let answered = (direction, self.service, self.operation.unwrap_or_default(), self.status);
+        self.observers.metrics.answered(self.memo, answered, seconds);
         self.log(duration);
         self.report(duration);
     }

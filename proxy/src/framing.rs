@@ -1,10 +1,13 @@
-//! What a request's head must look like before anything else reads it.
+//! What a request's head must look like before anything is made of it.
 //!
 //! Two parties that disagree on where a request ends can be made to disagree on who sent it (request
-//! smuggling). Standards let a proxy repair some such heads, and hyper does, silently. Tidegate refuses each
-//! of them instead: this module reads the raw head, before hyper does.
+//! smuggling). Standards let a proxy repair some such heads. Tidegate refuses each of them instead.
 
-use http::{StatusCode, Uri};
+use std::borrow::Cow;
+
+use http::StatusCode;
+
+use crate::fields::{Fields, Known};
 
 /// The longest request target, in bytes.
 pub(crate) const TARGET_MAX: usize = 16 * 1024;
@@ -106,29 +109,8 @@ pub(crate) fn head_length(bytes: &[u8], from: usize) -> Result<Option<usize>, Ma
     if bytes.len() > HEAD_MAX { Err(too_large(bytes)) } else { Ok(None) }
 }
 
-/// How the body after `head`, a complete head, is framed.
-pub(crate) fn check(head: &[u8]) -> Result<BodyLength, Malformed> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-        Ok(_) => return Err(Malformed::Syntax),
-        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::HeadTooLarge),
-        Err(httparse::Error::Token) if request.method.is_some() => return Err(Malformed::Target),
-        Err(httparse::Error::HeaderValue) => return Err(Malformed::HeaderValue),
-        Err(_) => return Err(Malformed::Syntax),
-    }
-    let is_http_10 = request.version == Some(0);
-    let absolute = check_target(request.method.unwrap_or_default(), request.path.unwrap_or_default())?;
-    if request.headers.iter().any(|header| std::str::from_utf8(header.value).is_err()) {
-        return Err(Malformed::HeaderValue);
-    }
-    check_host(request.headers, is_http_10, absolute.as_deref())?;
-    body_length(request.headers, is_http_10)
-}
-
 /// The host name in `authority`, lower-cased and without port, if it is well-formed.
-pub(crate) fn host_name(authority: &str) -> Option<String> {
+pub(crate) fn host_name(authority: &str) -> Option<Cow<'_, str>> {
     let (name, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (address, after) = rest.split_once(']')?;
@@ -143,49 +125,79 @@ pub(crate) fn host_name(authority: &str) -> Option<String> {
     };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let name_is_valid = name.starts_with('[') || (!name.is_empty() && name.bytes().all(allowed));
-    (port_is_valid && name_is_valid).then(|| name.to_ascii_lowercase())
+    let lower = || {
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(name.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(name)
+        }
+    };
+    (port_is_valid && name_is_valid).then(lower)
 }
 
-/// Checks the request target; answers the authority of one in absolute form.
-fn check_target(method: &str, target: &str) -> Result<Option<String>, Malformed> {
+/// A request target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target<'a> {
+    /// Of a target in absolute form, which replaces Host (RFC 9112 3.2.2).
+    pub authority: Option<&'a str>,
+    /// Empty where a target in absolute form has none.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+}
+
+/// Takes a request target apart.
+pub(crate) fn target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Malformed> {
     if method == "CONNECT" {
         return Err(Malformed::Connect);
     }
     if target.len() > TARGET_MAX {
         return Err(Malformed::TargetTooLong);
     }
-    if target.contains('#') || (target == "*" && method != "OPTIONS") {
+    let (authority, origin) = match target.split_at_checked(SCHEME.len()) {
+        _ if target.starts_with('/') || (target == "*" && method == "OPTIONS") => (None, target),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            let (authority, origin) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            (Some(authority), origin)
+        }
+        _ => return Err(Malformed::Target),
+    };
+    let (path, query) = match origin.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (origin, None),
+    };
+    // No fragment belongs into a request; the others no URI holds (RFC 3986, appendix A).
+    let no_uri = |b: u8| matches!(b, b'#' | b'<' | b'>');
+    if path.bytes().any(|b| no_uri(b) || b == b'`')
+        || query.unwrap_or("").bytes().any(|b| no_uri(b) || b == b'"')
+    {
         return Err(Malformed::Target);
     }
-    if target.starts_with('/') || target == "*" {
-        return target.parse::<Uri>().map(|_uri| None).map_err(|_error| Malformed::Target);
-    }
-    match target.parse::<Uri>().map(Uri::into_parts) {
-        Ok(uri) if uri.scheme == Some(http::uri::Scheme::HTTP) => {
-            Ok(uri.authority.map(|authority| authority.as_str().to_owned()))
-        }
-        _ => Err(Malformed::Target),
-    }
+    Ok(Target { authority, path, query })
 }
 
-fn check_host(
-    headers: &[httparse::Header<'_>],
+/// The one scheme of requests that come here in the clear, or in TLS that we end.
+const SCHEME: &str = "http://";
+
+/// What `Host` says, if it may say it. HTTP/1.0 may come without one.
+pub(crate) fn host<'a>(
+    fields: Fields<'a>,
     is_http_10: bool,
-    absolute: Option<&str>,
-) -> Result<(), Malformed> {
-    let mut hosts = named(headers, "host");
+    absolute: Option<&'a str>,
+) -> Result<&'a str, Malformed> {
+    let mut hosts = fields.of(Known::Host);
     let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(std::str::from_utf8(host).unwrap_or_default()),
+        (Some(host), None) => Some(std::str::from_utf8(host).map_err(|_error| Malformed::Host)?),
         (None, None) if is_http_10 => None,
         _ => return Err(Malformed::HostCount),
     };
     let well_formed = [host, absolute].into_iter().flatten().all(|host| host_name(host).is_some());
-    if well_formed { Ok(()) } else { Err(Malformed::Host) }
+    if well_formed { Ok(absolute.or(host).unwrap_or_default()) } else { Err(Malformed::Host) }
 }
 
-fn body_length(headers: &[httparse::Header<'_>], is_http_10: bool) -> Result<BodyLength, Malformed> {
-    let mut lengths = named(headers, "content-length");
-    let mut encodings = named(headers, "transfer-encoding");
+/// How the body after a request's head is framed.
+pub(crate) fn body_length(fields: Fields<'_>, is_http_10: bool) -> Result<BodyLength, Malformed> {
+    let mut lengths = fields.of(Known::ContentLength);
+    let mut encodings = fields.of(Known::TransferEncoding);
     match (lengths.next(), lengths.next(), encodings.next(), encodings.next()) {
         (None, _, None, _) => Ok(BodyLength::Exactly(0)),
         (Some(_), _, Some(_), _) => Err(Malformed::TwoLengths),
@@ -197,14 +209,11 @@ fn body_length(headers: &[httparse::Header<'_>], is_http_10: bool) -> Result<Bod
     }
 }
 
-fn parse_length(digits: &[u8]) -> Option<u64> {
+/// The number of a `Content-Length`.
+pub(crate) fn parse_length(digits: &[u8]) -> Option<u64> {
     // `u64::from_str` would take a plus sign.
     let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn named<'a>(headers: &'a [httparse::Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 /// Says which part of a head that is too long is to blame.

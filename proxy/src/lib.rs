@@ -3,26 +3,26 @@
 //!
 //! # Layout
 //! In the order in which a request meets them:
-//! - `listener`: accepts connections; `gate`, `framing` and `chunks` let only unambiguous requests in;
-//! - `request`: the life of one request, a table of contents of what follows;
-//! - `headers`, `path`: the one form in which a request is decided on and forwarded;
+//! - `listener`: accepts connections, over TLS where it must; `stream`: their bytes;
+//! - `http1`: the protocol; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
+//! - `path`, `ids`: parts of the one form in which a request is decided on and forwarded;
+//! - `request`: where it goes, and whether it may: a table of contents of what follows;
 //! - `attributes`: what policies see of it;
 //! - `admission`: whether it may pass, as the service's enforcement has it;
 //! - `check`, `decision_cache`: the decision, from the cache or from policyd;
 //! - `limits`: what it is charged to;
-//! - `upstream`, `endpoints`, `pool`: which instance gets it, over which connection;
+//! - `upstream`, `endpoints`, `pool`, `sweep`: which instance gets it, over which connection;
 //! - `respond`: every answer that is not an upstream's;
-//! - `exchange`, `body`, `access_log`, `decision_log`, `metrics`, `report`: what is told of it afterwards.
+//! - `exchange`, `access_log`, `decision_log`, `metrics`, `report`: what is told of it afterwards.
 //!
 //! Around them: [`config`] (the file), [`app`] (wiring, start, drain), `policy_client` (the way to policyd),
 //! `applied` (what policyd said last) and `staleness` (whether it still speaks).
 //!
-//! # What HTTP/1.1 parts are not spoken
-//! - CONNECT is answered 405; Upgrade is not passed on, so WebSockets are not spoken.
-//! - 1xx: `100 Continue` is answered here, when the upstream first asks for the body; other interim responses
-//!   of an upstream end here, because hyper passes none on.
-//! - Trailers pass if the message announced them in `Trailer`, and for responses if the caller sent
-//!   `TE: trailers`, because hyper sends no others.
+//! # What HTTP/1.1 parts are spoken otherwise than asked
+//! - CONNECT is answered 405.
+//! - `Expect: 100-continue` is answered here, once there is a connection to the upstream; it is not passed on.
+//! - Trailers pass, except those that say what a head would have to (`http1::trailers`). To callers that speak
+//!   HTTP/1.0, chunked responses go without their chunks, and the connection ends with them.
 
 mod access_log;
 mod admission;
@@ -31,7 +31,6 @@ mod applied;
 mod attributes;
 #[doc(hidden)]
 pub mod bench;
-mod body;
 mod check;
 mod chunks;
 pub mod config;
@@ -39,9 +38,10 @@ mod decision_cache;
 mod decision_log;
 mod endpoints;
 mod exchange;
+mod fields;
 mod framing;
-mod gate;
-mod headers;
+mod http1;
+mod ids;
 mod limits;
 mod listener;
 mod metrics;
@@ -52,6 +52,8 @@ mod report;
 mod request;
 mod respond;
 mod staleness;
+mod stream;
+mod sweep;
 mod upstream;
 
 #[cfg(test)]

@@ -1,33 +1,25 @@
 //! Accepts connections, and serves the requests on each.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use daemon::Lifecycle;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use identity::tls::{self, Peer};
+use identity::tls;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::exchange::Direction;
-use crate::gate::{Gate, Refused};
+use crate::http1;
 use crate::request::{Connection, Proxy};
+use crate::stream::Stream;
 
 /// The most connections a listener holds; callers beyond them wait to be accepted.
 const CONNECTIONS_MAX: usize = 10_000;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may be without a request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// After an error of accept, most often a lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -93,7 +85,7 @@ async fn serve(
     }
     let connection = |peer| Connection { direction, address: address.ip(), peer };
     let Some(acceptor) = acceptor else {
-        return serve_http(stream, connection(None), proxy, lifecycle).await;
+        return http1::serve(Stream::Plain(stream), connection(None), &proxy, &lifecycle).await;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     let handshaken = tokio::select! {
@@ -102,59 +94,13 @@ async fn serve(
     };
     match handshaken {
         Ok(Ok(stream)) => match tls::peer(stream.get_ref().1) {
-            Some(peer) => serve_http(stream, connection(Some(peer)), proxy, lifecycle).await,
+            Some(peer) => {
+                let stream = Stream::Server(Box::new(stream));
+                http1::serve(stream, connection(Some(peer)), &proxy, &lifecycle).await;
+            }
             None => tracing::info!(%address, "a caller without an identity was turned away"),
         },
         Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::info!(%address, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
-    }
-}
-
-async fn serve_http<IO>(stream: IO, connection: Connection, proxy: Arc<Proxy>, lifecycle: Lifecycle)
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let refused = Refused::default();
-    let requests = AtomicU64::new(0);
-    let gate = TokioIo::new(Gate::new(stream, refused.clone()));
-    let service = service_fn(async |request| {
-        let malformed = refused.at(requests.fetch_add(1, Ordering::Relaxed));
-        Ok::<_, Infallible>(proxy.serve(&connection, request, malformed).await)
-    });
-    let mut http = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            // hyper counts from the end of the response before; the gate has a shorter one for heads begun.
-            .header_read_timeout(IDLE_TIMEOUT)
-            .serve_connection(gate, service)
-    );
-    let result = tokio::select! {
-        result = http.as_mut() => result,
-        () = end_of_life(&connection.peer, &proxy, &lifecycle) => {
-            http.as_mut().graceful_shutdown();
-            // hyper would still wait for a first request.
-            if requests.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-            http.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, address = %connection.address, "a connection ended");
-    }
-}
-
-/// When a connection is to take no more requests: when the proxy stops, or when the certificate that
-/// authenticated its peer ends. The peer connects again, with its next certificate.
-async fn end_of_life(peer: &Option<Peer>, proxy: &Proxy, lifecycle: &Lifecycle) {
-    let expiry = async {
-        match peer {
-            Some(peer) => proxy.clock.sleep_until(peer.not_after).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = lifecycle.stopping() => {}
-        () = expiry => {}
     }
 }

@@ -31,6 +31,20 @@ pub(crate) struct Metrics {
     dropped_log_lines: Family<LogLabels, Counter>,
 }
 
+/// Direction, service, operation and status of a request.
+pub(crate) type Answered<'a> = (&'static str, &'a str, &'a str, u16);
+
+/// Where the last request of a connection was counted.
+#[derive(Debug, Default)]
+pub(crate) struct Memo(Option<Last>);
+
+#[derive(Debug)]
+struct Last {
+    labels: RequestLabels,
+    requests: Counter,
+    durations: Histogram,
+}
+
 /// Keeps a connection counted as open until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenConnection(Gauge);
@@ -158,21 +172,29 @@ impl Metrics {
         });
     }
 
-    /// A response has ended. The operation is one that the bundle declares, or none.
-    pub(crate) fn answered(
-        &self,
-        direction: &'static str,
-        service: &str,
-        operation: Option<&str>,
-        code: u16,
-        seconds: f64,
-    ) {
-        let operation = operation.unwrap_or_default().to_owned();
-        let labels = RequestLabels { direction, service: service.to_owned(), operation, code };
-        self.requests.get_or_create(&labels).inc();
-        self.durations
-            .get_or_create(&DurationLabels { direction, service: service.to_owned() })
-            .observe(seconds);
+    /// A response has ended, to a request in a direction, to a service and its operation, with a status. The operation
+    /// is one that the bundle declares, or empty.
+    ///
+    /// `memo` knows the last of a connection, for most are like the one before.
+    pub(crate) fn answered(&self, memo: &mut Memo, labels: Answered<'_>, seconds: f64) {
+        let (direction, service, operation, code) = labels;
+        let same = |last: &&Last| {
+            let RequestLabels { direction: d, service: s, operation: o, code: c } = &last.labels;
+            (*d, s.as_str(), o.as_str(), *c) == labels
+        };
+        if let Some(last) = memo.0.as_ref().filter(same) {
+            last.requests.inc();
+            last.durations.observe(seconds);
+            return;
+        }
+        let (service, operation) = (service.to_owned(), operation.to_owned());
+        let durations =
+            self.durations.get_or_create(&DurationLabels { direction, service: service.clone() }).clone();
+        let labels = RequestLabels { direction, service, operation, code };
+        let requests = self.requests.get_or_create(&labels).clone();
+        requests.inc();
+        durations.observe(seconds);
+        memo.0 = Some(Last { labels, requests, durations });
     }
 
     /// A decision was enforced, or only observed; the cache has `cached` entries.

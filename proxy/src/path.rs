@@ -6,6 +6,7 @@
 //! such as an encoded slash, is refused. Repeated slashes are kept: they mean different things to different
 //! services, and both sides see them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
@@ -31,13 +32,19 @@ pub(crate) enum PathError {
 }
 
 /// The normal form of `path`. Idempotent; never longer than `path`.
-pub(crate) fn normalise(path: &str) -> Result<String, PathError> {
-    if path == "*" {
-        return Ok(path.to_owned());
+pub(crate) fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
+    if path == "*" || is_plainly_normal(path) {
+        return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
     let segments = decoded.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-    Ok(remove_dot_segments(segments))
+    Ok(Cow::Owned(remove_dot_segments(segments)))
+}
+
+/// Whether a path needs no second look, as nearly all do not.
+fn is_plainly_normal(path: &str) -> bool {
+    let is_plain = |byte: u8| matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b'\\');
+    path.starts_with('/') && path.bytes().all(is_plain) && !path.contains("/.")
 }
 
 /// The query of a request target, which was found to have one reading.
@@ -60,6 +67,9 @@ impl<'a> Query<'a> {
     /// Read in place where it can be, else put into `room`.
     pub(crate) fn parameter<'f>(&'f self, name: &str, room: &'f mut String) -> Option<&'f str> {
         let is_called = |(sent, _): &(&str, &str)| {
+            if !sent.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+                return *sent == name;
+            }
             let mut rest = Some(name);
             let _valid = form_decode(sent, |text| rest = rest.and_then(|rest| rest.strip_prefix(text)));
             rest == Some("")

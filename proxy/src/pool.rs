@@ -6,27 +6,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use daemon::Clock;
-use http::{Request, Response};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use identity::Source;
 use identity::tls;
 use jiff::Timestamp;
 use model::SpiffeId;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::body::{self, Body};
+use crate::stream::Stream;
 
 /// How long a connect, TLS handshake included, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,9 +50,11 @@ enum Target {
 /// A connection that carries no request at present.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Body>,
+    /// Its bytes.
+    pub stream: Stream,
     credentials: Option<Credentials>,
-    reused: bool,
+    /// Whether it has served a request before.
+    pub reused: bool,
 }
 
 /// What authenticated a connection.
@@ -86,20 +82,6 @@ pub(crate) enum ConnectError {
     /// The peer showed no certificate.
     #[error("the peer has no identity")]
     NoPeer,
-    /// HTTP could not start.
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
-}
-
-/// Why there is no response.
-#[derive(Debug)]
-pub(crate) struct SendError {
-    /// What went wrong.
-    pub error: hyper::Error,
-    /// The request, if none of it was sent.
-    pub unsent: Option<Request<Body>>,
-    /// Whether the connection had served a request before.
-    pub reused: bool,
 }
 
 impl Pool {
@@ -121,13 +103,32 @@ impl Pool {
 
     /// An idle connection that is still good, the one used last.
     pub(crate) fn reuse(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if since.elapsed() < IDLE_TIMEOUT && connection.sender.is_ready() && self.holds(&connection) {
+        // One at a time, for a look at a connection may ask the system.
+        while let Some(Idle { mut connection, since }) = self.idle().pop() {
+            if since.elapsed() < IDLE_TIMEOUT && self.holds(&connection) && !connection.stream.is_spent() {
                 return Some(Connection { reused: true, ..connection });
             }
         }
         None
+    }
+
+    /// Keeps a connection on which an exchange has ended, for the next one.
+    pub(crate) fn keep(&self, connection: Connection, now: Instant) {
+        let mut idle = self.idle();
+        // The one idle the longest goes if there are too many: it is the first.
+        if idle.len() >= IDLE_MAX {
+            idle.remove(0);
+        }
+        idle.push(Idle { connection, since: now });
+    }
+
+    /// Closes the connections that were idle for too long at `now`.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.idle().retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new connection.
@@ -138,27 +139,12 @@ impl Pool {
         }
     }
 
-    /// Sends `request`; the connection comes back to the pool when the response has been read to its end.
-    pub(crate) async fn send(
-        self: &Arc<Self>,
-        mut connection: Connection,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, SendError> {
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(|incoming| self.returning(incoming, connection))),
-            Err(mut failed) => {
-                let unsent = failed.take_message();
-                Err(SendError { error: failed.into_error(), unsent, reused: connection.reused })
-            }
-        }
-    }
-
     async fn connect_without_timeout(&self) -> Result<Connection, ConnectError> {
         match &self.target {
             Target::Plain(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                start_http(stream, None).await
+                Ok(Connection { stream: Stream::Plain(stream), credentials: None, reused: false })
             }
             Target::Mesh { address, tls, source, .. } => {
                 let stream = TcpStream::connect(address).await?;
@@ -169,7 +155,8 @@ impl Pool {
                 let name = ServerName::IpAddress(address.ip().into());
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
                 let peer = tls::peer(stream.get_ref().1).ok_or(ConnectError::NoPeer)?;
-                start_http(stream, Some(Credentials { own_serial, peer_not_after: peer.not_after })).await
+                let credentials = Some(Credentials { own_serial, peer_not_after: peer.not_after });
+                Ok(Connection { stream: Stream::Client(Box::new(stream)), credentials, reused: false })
             }
         }
     }
@@ -183,91 +170,5 @@ impl Pool {
             }
             _ => false,
         }
-    }
-
-    /// `incoming`; at its end, `connection` becomes idle. If it is given up before, the connection is closed.
-    fn returning(self: &Arc<Self>, incoming: Incoming, connection: Connection) -> Body {
-        if incoming.is_end_stream() {
-            self.keep(connection);
-            return body::empty();
-        }
-        let lent = Lent { pool: Arc::clone(self), connection: Some(connection), incoming };
-        lent.boxed_unsync()
-    }
-
-    fn keep(self: &Arc<Self>, mut connection: Connection) {
-        if connection.sender.is_ready() {
-            self.put(connection);
-            return;
-        }
-        // The end of the response is known here a moment before the connection's own task is done with it;
-        // and the request's body may still be on its way.
-        let pool = Arc::clone(self);
-        tokio::spawn(async move {
-            if connection.sender.ready().await.is_ok() {
-                pool.put(connection);
-            }
-        });
-    }
-
-    fn put(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
-        if idle.len() < IDLE_MAX {
-            idle.push(Idle { connection, since: Instant::now() });
-        }
-    }
-}
-
-async fn start_http<IO>(stream: IO, credentials: Option<Credentials>) -> Result<Connection, ConnectError>
-where
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        // Whoever waits for a response learns of the error; an idle connection may just end.
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection ended");
-        }
-    });
-    Ok(Connection { sender, credentials, reused: false })
-}
-
-/// A response's body that holds the connection it comes from.
-struct Lent {
-    pool: Arc<Pool>,
-    connection: Option<Connection>,
-    incoming: Incoming,
-}
-
-impl hyper::body::Body for Lent {
-    type Data = bytes::Bytes;
-    type Error = body::BodyError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        let frame = std::task::ready!(std::pin::Pin::new(&mut self.incoming).poll_frame(cx));
-        let is_over = match &frame {
-            None => true,
-            Some(Ok(_)) => self.incoming.is_end_stream(),
-            Some(Err(_)) => {
-                self.connection = None;
-                false
-            }
-        };
-        if is_over && let Some(connection) = self.connection.take() {
-            self.pool.keep(connection);
-        }
-        std::task::Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.incoming.size_hint()
     }
 }

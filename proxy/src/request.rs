@@ -1,31 +1,26 @@
-//! The life of one request.
+//! One request's way, whatever protocol it came by: who sent it, where it goes, and whether it may.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::Clock;
-use http::header::{self, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
+use http::Response;
 use identity::Source;
 use identity::tls::Peer;
 use model::Principal;
 
 use crate::admission;
-use crate::applied::Current;
+use crate::applied::{Applied, Current};
 use crate::attributes::Head;
-use crate::body::{self, Body};
 use crate::check::Checker;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
-use crate::framing::{self, Malformed};
-use crate::headers;
-use crate::path::{self, Query};
+use crate::http1::{Forward, Introduction};
+use crate::limits::Balance;
+use crate::path::Query;
 use crate::policy_client::Policyd;
 use crate::respond::{self, Refusal};
-use crate::upstream;
 
 /// Everything that serving a request takes.
 #[derive(Debug)]
@@ -33,7 +28,7 @@ pub(crate) struct Proxy {
     /// The service that this proxy enforces for.
     pub service: String,
     /// The application behind it.
-    pub application: Service,
+    pub application: Arc<Service>,
     pub source: Source,
     pub policyd: Arc<dyn Policyd>,
     pub current: Current,
@@ -51,169 +46,106 @@ pub(crate) struct Connection {
     pub peer: Option<Peer>,
 }
 
-/// A request in the form in which it is decided on and forwarded.
-struct Prepared {
-    request: Request<Body>,
-    host: String,
-    path: String,
-    query: String,
+/// Where a request may go.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub service: Arc<Service>,
+    /// How long the response's head may take.
+    pub timeout: Duration,
+    /// The limits it was charged to.
+    pub balances: Vec<Balance>,
 }
 
 impl Proxy {
-    /// Answers `request`; `malformed` says that it only stands for one that was refused at the gate.
-    pub(crate) async fn serve(
-        &self,
+    /// Finds where `forward` may go, or refuses it.
+    pub(crate) async fn route<'a>(
+        &'a self,
+        record: &mut Record<'a>,
         connection: &Connection,
-        mut request: Request<Incoming>,
-        malformed: Option<Malformed>,
-    ) -> Response<Body> {
-        let ids = headers::ids(request.headers_mut());
-        let mut record = Record::begin(&self.observers, connection.direction, self.caller(connection), ids);
-        let answer = match malformed {
-            Some(malformed) => Err(malformed.into()),
-            None => self.answer(&mut record, connection, request).await,
-        };
-        let response = answer.unwrap_or_else(|refusal| self.refuse(&mut record, &refusal));
-        record.answered(response.status());
-        response.map(|body| body::recorded(body, record))
-    }
-
-    async fn answer(
-        &self,
-        record: &mut Record,
-        connection: &Connection,
-        request: Request<Incoming>,
-    ) -> Result<Response<Body>, Refusal> {
-        record.method = request.method().to_string();
-        record.path = request.uri().path().to_owned();
-        let prepared = prepare(request, record)?;
-        record.path.clone_from(&prepared.path);
+        applied: &'a Applied,
+        forward: &'a Forward,
+    ) -> Result<Way, Refusal> {
         match connection.direction {
-            Direction::Outbound => self.send_out(record, prepared).await,
-            Direction::Inbound | Direction::Ingress => self.let_in(record, connection, prepared).await,
+            Direction::Outbound => find(record, applied, forward),
+            Direction::Inbound | Direction::Ingress => {
+                self.let_in(record, connection, applied, forward).await
+            }
         }
     }
 
-    /// From the application to a service of the mesh. The service's own sidecar decides.
-    async fn send_out(&self, record: &mut Record, prepared: Prepared) -> Result<Response<Body>, Refusal> {
-        let applied = self.current.applied();
-        let Some(service) = applied.services.get(&prepared.host) else {
-            return Err(if applied.services.is_empty() {
-                Refusal::NoConfig
-            } else {
-                Refusal::NoSuchService(prepared.host)
-            });
-        };
-        record.service.clone_from(&service.name);
-        self.forward(record, service, service.timeout, prepared.request).await
-    }
-
     /// From a caller to the application, if policies and limits allow it.
-    async fn let_in(
-        &self,
-        record: &mut Record,
+    async fn let_in<'a>(
+        &'a self,
+        record: &mut Record<'a>,
         connection: &Connection,
-        mut prepared: Prepared,
-    ) -> Result<Response<Body>, Refusal> {
-        record.service.clone_from(&self.service);
-        self.introduce(connection, &mut prepared.request);
-        let principal = record.principal.clone();
-        let applied = self.current.applied();
+        applied: &'a Applied,
+        forward: &'a Forward,
+    ) -> Result<Way, Refusal> {
+        record.service = &self.service;
+        let operation = applied.operations.find(forward.method(), forward.path());
+        record.operation = operation;
+        let host = forward.host();
         let head = Head {
-            principal: &principal,
+            principal: record.principal,
             service: &self.service,
-            method: prepared.request.method(),
-            path: &prepared.path,
-            query: Query::new(&prepared.query)?,
-            host: &prepared.host,
-            headers: prepared.request.headers(),
-            operation: applied.operations.find(prepared.request.method().as_str(), &prepared.path),
+            method: forward.method(),
+            path: forward.path(),
+            query: Query::new(forward.query())?,
+            host: &host,
+            fields: forward.fields(),
+            operation,
             source_ip: connection.address.to_canonical(),
             tls: connection.peer.is_some(),
             time: record.arrived,
         };
         let balances = self.admit(record, &head).await?;
-        let timeout = self.current.applied().services.get(&self.service).map(|service| service.timeout);
-        let timeout = timeout.unwrap_or(self.application.timeout);
-        let mut response = self.forward(record, &self.application, timeout, prepared.request).await?;
-        headers::strip_own(response.headers_mut());
-        respond::set_rate_limit(response.headers_mut(), &balances);
-        Ok(response)
+        let own = applied.services.get(&self.service);
+        let timeout = own.map_or(self.application.timeout, |service| service.timeout);
+        Ok(Way { service: Arc::clone(&self.application), timeout, balances })
     }
 
-    /// Tells the application who calls, and through whom.
-    fn introduce(&self, connection: &Connection, request: &mut Request<Body>) {
-        let headers = request.headers_mut();
-        match &connection.peer {
-            Some(peer) => {
-                headers::forwarded_in_mesh(headers, connection.address);
-                headers::set_client_cert(headers, &self.source.current().svid.id, &peer.id);
-            }
-            None => headers::forwarded_from_outside(headers, connection.address),
-        }
-    }
-
-    async fn forward(
-        &self,
-        record: &mut Record,
-        service: &Service,
-        timeout: Duration,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal> {
-        let answer = upstream::forward(service, timeout, request, &self.observers.metrics).await?;
-        record.upstream = Some(answer.endpoint);
-        let mut response = answer.response;
-        headers::strip_hop_by_hop(response.headers_mut());
-        *response.version_mut() = Version::HTTP_11;
-        Ok(response)
-    }
-
-    fn refuse(&self, record: &mut Record, refusal: &Refusal) -> Response<Body> {
+    /// The answer to a request that is refused.
+    pub(crate) fn refuse(&self, record: &mut Record<'_>, refusal: &Refusal) -> Response<Vec<u8>> {
         record.error = Some(refusal.code());
-        let exposure = self
-            .current
-            .applied()
-            .enforced
-            .as_ref()
-            .map(|enforced| enforced.denial_exposure)
-            .unwrap_or_default();
+        let applied = self.current.look();
+        let exposure = applied.enforced.as_ref().map(|enforced| enforced.denial_exposure).unwrap_or_default();
         admission::tell_of(record, refusal, "denied", "refused");
-        respond::refuse(refusal, &record.ids.request_id, respond::shows_policy(exposure, &record.principal))
+        respond::refuse(refusal, record.request_id, respond::shows_policy(exposure, record.principal))
     }
 
-    fn caller(&self, connection: &Connection) -> Principal {
+    /// Who sends the requests that come over `connection`.
+    pub(crate) fn caller(&self, connection: &Connection) -> Principal {
         match (&connection.peer, connection.direction) {
             (Some(peer), _) => Principal::Workload(peer.id.clone()),
             (None, Direction::Outbound) => Principal::Workload(self.source.current().svid.id.clone()),
             (None, _) => Principal::Unauthenticated,
         }
     }
+
+    /// What the application is told of the caller at the other end of `connection`.
+    pub(crate) fn introduction(&self, connection: &Connection) -> Introduction {
+        let address = connection.address.to_string();
+        match (&connection.peer, connection.direction) {
+            (_, Direction::Outbound) => Introduction::Nothing,
+            (Some(peer), _) => {
+                let client_cert = format!("By={};URI={}", self.source.current().svid.id, peer.id);
+                Introduction::Mesh { address, client_cert }
+            }
+            (None, _) => Introduction::Outside { address },
+        }
+    }
 }
 
-/// Brings a request into the form in which it is decided on and forwarded: they must be the same.
-fn prepare(request: Request<Incoming>, record: &Record) -> Result<Prepared, Refusal> {
-    let (mut parts, incoming) = request.into_parts();
-    let authority = match parts.uri.authority() {
-        // RFC 9112 3.2.2: the authority of a target in absolute form replaces Host.
-        Some(authority) => {
-            let value = HeaderValue::from_str(authority.as_str()).map_err(|_error| Malformed::Host)?;
-            parts.headers.insert(header::HOST, value);
-            authority.as_str().to_owned()
-        }
-        None => {
-            parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned()
-        }
+/// From the application to a service of the mesh. The service's own sidecar decides.
+fn find<'a>(record: &mut Record<'a>, applied: &'a Applied, forward: &'a Forward) -> Result<Way, Refusal> {
+    let host = forward.host();
+    let Some(service) = applied.services.get(host.as_ref()) else {
+        return Err(if applied.services.is_empty() {
+            Refusal::NoConfig
+        } else {
+            Refusal::NoSuchService(host.into_owned())
+        });
     };
-    // HTTP/1.0 may come without Host.
-    let host = framing::host_name(&authority).unwrap_or_default();
-    let path = path::normalise(parts.uri.path())?;
-    let query = parts.uri.query().map(str::to_owned);
-    let target = query.as_ref().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-    let target: PathAndQuery = target.parse().map_err(|_error| Malformed::Target)?;
-    parts.uri = Uri::from(target);
-    parts.version = Version::HTTP_11;
-    headers::strip_hop_by_hop(&mut parts.headers);
-    headers::strip_own(&mut parts.headers);
-    let body = body::counted(incoming, Arc::clone(&record.request_bytes));
-    Ok(Prepared { request: Request::from_parts(parts, body), host, path, query: query.unwrap_or_default() })
+    record.service = &service.name;
+    Ok(Way { service: Arc::clone(service), timeout: service.timeout, balances: Vec::new() })
 }

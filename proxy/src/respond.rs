@@ -11,9 +11,7 @@ use http::{Response, StatusCode};
 use model::{Decision, Principal};
 use serde::Serialize;
 
-use crate::body::{self, Body};
 use crate::framing::Malformed;
-use crate::headers;
 use crate::limits::Balance;
 use crate::path::PathError;
 use crate::upstream::UpstreamError;
@@ -21,6 +19,8 @@ use crate::upstream::UpstreamError;
 /// draft-ietf-httpapi-ratelimit-headers
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Names the policies that determined a denial.
+pub(crate) const POLICY: HeaderName = HeaderName::from_static("x-tidegate-policy");
 
 /// Why a request gets no answer from its upstream.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +120,7 @@ pub(crate) const fn shows_policy(exposure: Exposure, caller: &Principal) -> bool
 }
 
 /// The response to a request that is refused.
-pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) -> Response<Body> {
+pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) -> Response<Vec<u8>> {
     let reasons = match refusal {
         Refusal::Denied(decision) if shows_policy => Some(decision.reasons.as_slice()),
         _ => None,
@@ -132,31 +132,29 @@ pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) ->
     };
     let json = Json { error: refusal.code(), message, policy: reasons, request_id };
     let text = serde_json::to_vec(&json).unwrap_or_default();
-    let mut response = Response::new(body::full(text));
+    let mut response = Response::new(text);
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(reasons) = reasons {
         let named = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
-        headers::set(headers, &headers::POLICY, &named);
+        set(headers, &POLICY, &named);
     }
-    match refusal {
-        Refusal::Limited(over) => {
-            headers.insert(header::RETRY_AFTER, seconds(over.retry_after).into());
-            set_rate_limit(headers, std::slice::from_ref(over));
+    if let Refusal::Limited(over) = refusal {
+        headers.insert(header::RETRY_AFTER, seconds(over.retry_after).into());
+        if let Some((policy, state)) = rate_limit(std::slice::from_ref(over)) {
+            set(headers, &RATE_LIMIT_POLICY, &policy);
+            set(headers, &RATE_LIMIT, &state);
         }
-        Refusal::Malformed(_) => {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        _ => {}
     }
     response
 }
 
-/// Tells the caller how much of its limits is left; nothing when it was charged to none.
-pub(crate) fn set_rate_limit(headers: &mut HeaderMap, balances: &[Balance]) {
+/// What tells the caller how much of its limits is left, `RateLimit-Policy` and `RateLimit`; nothing when it was
+/// charged to none.
+pub(crate) fn rate_limit(balances: &[Balance]) -> Option<(String, String)> {
     if balances.is_empty() {
-        return;
+        return None;
     }
     let list = |item: fn(&Balance) -> String| balances.iter().map(item).collect::<Vec<_>>().join(", ");
     let policy = list(|balance| {
@@ -176,8 +174,14 @@ pub(crate) fn set_rate_limit(headers: &mut HeaderMap, balances: &[Balance]) {
             wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
         )
     });
-    headers::set(headers, &RATE_LIMIT_POLICY, &policy);
-    headers::set(headers, &RATE_LIMIT, &state);
+    Some((policy, state))
+}
+
+/// Sets `name` to `value`; not at all if `value` can't stand in a header.
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
 }
 
 /// Whole seconds, rounded up, at least one.

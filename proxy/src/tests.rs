@@ -10,4 +10,5 @@ mod policyd;
 mod requests;
 mod setting;
 mod staleness;
+mod streams;
 mod wire;

@@ -1,22 +1,19 @@
-//! Sends a request to an instance of a service, and says what became of it.
+//! Which connection a request goes out on, and what is tried again.
 //!
 //! What is tried again, and why it is safe:
 //! - a connect or TLS handshake that failed, on the next endpoint: nothing of the request was sent;
-//! - a request that hyper hands back unsent, on another connection: likewise;
+//! - a request of which nothing could be written, on another connection: likewise;
 //! - once, on a fresh connection, an idempotent request without a body whose reused connection ended before
 //!   any byte of a response: most likely the peer closed the idle connection just then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, request};
-use hyper::body::Body as _;
 use tokio::time::Instant;
 
-use crate::body::{self, Body};
 use crate::endpoints::{Endpoint, Service};
 use crate::metrics::Metrics;
-use crate::pool::SendError;
+use crate::pool::Connection;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +38,7 @@ pub(crate) enum UpstreamError {
         /// The service's name.
         service: String,
         /// What went wrong.
-        source: hyper::Error,
+        why: String,
     },
     /// A status that ends no exchange, though no upgrade was asked for.
     #[error("`{service}` answered with an unexpected status {status}")]
@@ -53,132 +50,92 @@ pub(crate) enum UpstreamError {
     },
 }
 
-/// A response, and who gave it.
+impl UpstreamError {
+    /// What went wrong below, for operators; empty if nothing more is known.
+    pub(crate) fn cause(&self) -> &str {
+        match self {
+            Self::Failed { why, .. } => why,
+            _ => "",
+        }
+    }
+}
+
+/// The instances that a request may go to, and those it was sent to so far.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    /// The response.
-    pub response: Response<Body>,
-    /// The instance.
-    pub endpoint: Arc<Endpoint>,
+pub(crate) struct Attempts<'a> {
+    service: &'a Service,
+    metrics: &'a Metrics,
+    /// The ones not tried yet, the next one last.
+    candidates: Vec<Arc<Endpoint>>,
+    /// Whether the next connection must be a new one.
+    fresh: bool,
+    /// Whether the request may be sent again, which it may once.
+    repeatable: bool,
 }
 
-/// Sends `request` to one instance of `service`, which has to answer within `timeout`.
-pub(crate) async fn forward(
-    service: &Service,
-    timeout: Duration,
-    request: Request<Body>,
-    metrics: &Metrics,
-) -> Result<Answer, UpstreamError> {
-    let name = || service.name.clone();
-    let answer = match tokio::time::timeout(timeout, attempt_all(service, request, metrics)).await {
-        Ok(result) => result?,
-        Err(_) => return Err(UpstreamError::Timeout { service: name(), timeout }),
-    };
-    match answer.response.status() {
-        // hyper's client swallows other 1xx; and to 101 there is nothing to switch to.
-        status if status.is_informational() => Err(UpstreamError::Unexpected { service: name(), status }),
-        _ => Ok(answer),
+/// How sending a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nothing of it was sent.
+    Unsent,
+    /// It may have been sent, and nothing of a response came.
+    Silent,
+    /// Some of a response came.
+    Broken,
+}
+
+impl<'a> Attempts<'a> {
+    /// Those of a request to `service`, which is `repeatable` if it is idempotent and has no body.
+    pub(crate) fn new(service: &'a Service, metrics: &'a Metrics, now: Instant, repeatable: bool) -> Self {
+        let mut candidates = service.candidates(now);
+        candidates.reverse();
+        Self { service, metrics, candidates, fresh: false, repeatable }
     }
-}
 
-async fn attempt_all(
-    service: &Service,
-    mut request: Request<Body>,
-    metrics: &Metrics,
-) -> Result<Answer, UpstreamError> {
-    let mut spare = Spare::of(&request);
-    for endpoint in service.candidates(Instant::now()) {
-        let failed = match attempt(service, &endpoint, request, metrics).await {
-            Ok(response) => return Ok(Answer { response, endpoint }),
-            Err(Failure::Unsent(unsent)) => {
-                request = unsent;
-                continue;
+    /// The connection to send it on next; none when no instance is left to try.
+    pub(crate) async fn connect(&mut self) -> Option<(Arc<Endpoint>, Connection)> {
+        while let Some(endpoint) = self.candidates.last().map(Arc::clone) {
+            if !self.fresh
+                && let Some(connection) = endpoint.pool.reuse()
+            {
+                return Some((endpoint, connection));
             }
-            Err(Failure::Broken(failed)) => failed,
-        };
-        let again = if failed.reused { spare.take() } else { None };
-        let Some(again) = again else {
-            return Err(UpstreamError::Failed { service: service.name.clone(), source: failed.error });
-        };
-        match attempt_fresh(service, &endpoint, again.into_request(), metrics).await {
-            Ok(response) => return Ok(Answer { response, endpoint }),
-            Err(Failure::Unsent(unsent)) => request = unsent,
-            Err(Failure::Broken(failed)) => {
-                return Err(UpstreamError::Failed { service: service.name.clone(), source: failed.error });
+            match endpoint.pool.connect().await {
+                Ok(connection) => {
+                    endpoint.succeeded();
+                    return Some((endpoint, connection));
+                }
+                Err(error) => {
+                    let (service, instance) = (&self.service.name, &endpoint.instance);
+                    if endpoint.failed(Instant::now()) {
+                        self.metrics.ejected(service, instance);
+                    }
+                    tracing::warn!(%service, %instance, address = endpoint.address, %error, "an upstream can't be reached");
+                    self.next();
+                }
             }
         }
+        None
     }
-    Err(UpstreamError::NoneHealthy { service: service.name.clone() })
-}
 
-enum Failure {
-    /// Nothing was sent.
-    Unsent(Request<Body>),
-    /// Some of it may have been sent.
-    Broken(SendError),
-}
-
-async fn attempt(
-    service: &Service,
-    endpoint: &Endpoint,
-    mut request: Request<Body>,
-    metrics: &Metrics,
-) -> Result<Response<Body>, Failure> {
-    while let Some(connection) = endpoint.pool.reuse() {
-        match endpoint.pool.send(connection, request).await {
-            Ok(response) => return Ok(response),
-            Err(SendError { unsent: Some(unsent), .. }) => request = unsent,
-            Err(failed) => return Err(Failure::Broken(failed)),
-        }
-    }
-    attempt_fresh(service, endpoint, request, metrics).await
-}
-
-async fn attempt_fresh(
-    service: &Service,
-    endpoint: &Endpoint,
-    request: Request<Body>,
-    metrics: &Metrics,
-) -> Result<Response<Body>, Failure> {
-    let connection = match endpoint.pool.connect().await {
-        Ok(connection) => connection,
-        Err(error) => {
-            if endpoint.failed(Instant::now()) {
-                metrics.ejected(&service.name, &endpoint.instance);
+    /// Whether the request may be sent once more, after it failed on a connection that was `reused` or new.
+    pub(crate) fn may_retry(&mut self, failure: Failure, reused: bool) -> bool {
+        match failure {
+            Failure::Unsent if reused => true,
+            Failure::Unsent => {
+                self.next();
+                true
             }
-            let (service, instance) = (&service.name, &endpoint.instance);
-            tracing::warn!(%service, %instance, address = endpoint.address, %error, "an upstream can't be reached");
-            return Err(Failure::Unsent(request));
+            Failure::Silent if reused && self.repeatable => {
+                (self.repeatable, self.fresh) = (false, true);
+                true
+            }
+            Failure::Silent | Failure::Broken => false,
         }
-    };
-    endpoint.succeeded();
-    match endpoint.pool.send(connection, request).await {
-        Ok(response) => Ok(response),
-        Err(SendError { unsent: Some(unsent), .. }) => Err(Failure::Unsent(unsent)),
-        Err(failed) => Err(Failure::Broken(failed)),
-    }
-}
-
-/// A copy of a request that may be sent twice.
-struct Spare(request::Parts);
-
-impl Spare {
-    fn of(request: &Request<Body>) -> Option<Self> {
-        let repeatable = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        );
-        if !repeatable || !request.body().is_end_stream() {
-            return None;
-        }
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = request.method().clone();
-        parts.uri = request.uri().clone();
-        parts.headers = request.headers().clone();
-        Some(Self(parts))
     }
 
-    fn into_request(self) -> Request<Body> {
-        Request::from_parts(self.0, body::empty())
+    fn next(&mut self) {
+        self.candidates.pop();
+        self.fresh = false;
     }
 }

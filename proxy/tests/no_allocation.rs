@@ -5,10 +5,9 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use model::{Atom, AtomSet, Decision, Kind, Name, Pattern, Revision, Step, Test, Value, Verdict};
-use tidegate_proxy::bench::{Check, Request};
+use tidegate_proxy::bench::{Check, Fields, Request};
 
 /// An atom of each kind, on each kind of fact.
 fn atoms() -> AtomSet {
@@ -48,8 +47,7 @@ fn atoms() -> AtomSet {
     AtomSet::new(atoms, true)
 }
 
-fn headers() -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn fields() -> Fields {
     let sent = [
         ("x-user", "jason"),
         ("x-twice", "a"),
@@ -63,10 +61,7 @@ fn headers() -> HeaderMap {
         ("x-ip", "10.1.2.3"),
         ("x-roles", "user, admin"),
     ];
-    for (name, value) in sent {
-        headers.append(name, HeaderValue::from_static(value));
-    }
-    headers
+    Fields::new(&sent)
 }
 
 #[tokio::test]
@@ -82,17 +77,17 @@ async fn a_hit_allocates_nothing() {
         degraded: false,
         shadows: vec![],
     };
-    let check = Check::new(atoms(), answer);
+    let check = Check::new(atoms(), answer, Timestamp::UNIX_EPOCH);
     let principal = "spiffe://shop.example/ns/shop/sa/orders".parse().unwrap();
-    let headers = headers();
+    let fields = fields();
     let request = Request {
         principal: &principal,
-        method: &Method::GET,
+        method: "GET",
         path: "/v8/orders/cards/o3r/d.jpg",
         query: "other=%C3%A9&page=a+b&page=%63",
-        headers: &headers,
+        fields: &fields,
         source_ip: "10.1.2.3".parse().unwrap(),
-        time: Timestamp::UNIX_EPOCH,
+        time: Timestamp::UNIX_EPOCH + Duration::from_secs(1),
     };
     let (_decision, is_hit) = check.decide(request).await.unwrap();
     // The second time it is a hit; after a few more, this thread's buffers have grown.

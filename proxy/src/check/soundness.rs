@@ -119,18 +119,22 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         match step {
             Step::Ask(attributes, changes_meanwhile) => {
                 *meanwhile.lock().unwrap() = changes_meanwhile;
-                let checked = setting.checker.decide(&*attributes, Attributes::clone).await;
+                let now = setting.clock.now();
+                let checked = setting.checker.decide(&*attributes, now, Attributes::clone).await;
                 *meanwhile.lock().unwrap() = false;
                 let revision = checked.decision.revision;
-                let floor = setting.current.floor();
-                let is_stale = setting.clock.now().duration_since(heard) >= STALE_AFTER.try_into().unwrap();
+                let is_stale = now.duration_since(heard) >= STALE_AFTER.try_into().unwrap();
                 prop_assert!(!(is_stale && checked.source == Source::Hit), "a hit though stale");
                 let states = states.lock().unwrap();
-                let state =
-                    states.iter().find(|state| state.revision == revision).expect("a state of policyd");
+                let is_it = |state: &&State| state.revision == revision;
+                let state = states.iter().find(is_it).expect("a state of policyd");
                 prop_assert_eq!(checked.decision.verdict, state.verdict(&attributes), "{:?}", checked);
                 let is_newest = revision == states.last().unwrap().revision;
-                prop_assert!(is_newest || revision.reaches(floor), "{} below {}", revision, floor);
+                prop_assert!(
+                    is_newest || revision.reaches(setting.current.floor()),
+                    "{} is too old",
+                    revision
+                );
             }
             Step::Change(atoms, seed, cacheable) => {
                 let revision = newest().revision.next();

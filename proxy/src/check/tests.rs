@@ -102,7 +102,7 @@ impl Setting {
     }
 
     async fn decide(&self, path: &str) -> Checked {
-        self.checker.decide(&request(path), Attributes::clone).await
+        self.checker.decide(&request(path), self.clock.now(), Attributes::clone).await
     }
 
     async fn source(&self, path: &str) -> Source {
@@ -298,8 +298,8 @@ async fn one_question_a_key_and_no_caller_takes_it_away() {
     let setting = Setting::new();
     setting.policyd.may_answer.forget_permits(1000);
     let ask = |path: &'static str| {
-        let checker = setting.checker.clone();
-        tokio::spawn(async move { checker.decide(&request(path), Attributes::clone).await.source })
+        let (checker, now) = (setting.checker.clone(), setting.clock.now());
+        tokio::spawn(async move { checker.decide(&request(path), now, Attributes::clone).await.source })
     };
     let first = ask("/a");
     setting.until_asked(1).await;
@@ -324,8 +324,8 @@ async fn what_no_key_can_hold_is_asked_each_time_and_shared_with_nobody() {
     setting.policyd.may_answer.forget_permits(1000);
     let callers: Vec<_> = (0..3)
         .map(|_| {
-            let checker = setting.checker.clone();
-            tokio::spawn(async move { checker.decide(&request("/a"), Attributes::clone).await.source })
+            let (checker, now) = (setting.checker.clone(), setting.clock.now());
+            tokio::spawn(async move { checker.decide(&request("/a"), now, Attributes::clone).await.source })
         })
         .collect();
     setting.until_asked(3).await;

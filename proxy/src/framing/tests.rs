@@ -1,10 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::http1::{Buffer, RequestHead};
 
 fn read(head: &str) -> Result<BodyLength, Malformed> {
     let length = head_length(head.as_bytes(), 0)?.expect("a complete head");
     check(&head.as_bytes()[..length])
+}
+
+fn check(head: &[u8]) -> Result<BodyLength, Malformed> {
+    let mut bytes = Buffer::default();
+    bytes.extend(head);
+    RequestHead::read(bytes).map(|request| request.body)
 }
 
 #[test]

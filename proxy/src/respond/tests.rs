@@ -1,6 +1,5 @@
 use std::num::NonZeroU32;
 
-use http_body_util::BodyExt;
 use model::{FailMode, Limit, Revision, Scope, Verdict};
 
 use super::*;
@@ -36,12 +35,12 @@ fn balance(name: &str, remaining: u32, retry_after_ms: u64) -> Balance {
     }
 }
 
-async fn body(response: Response<Body>) -> String {
-    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+fn body(response: Response<Vec<u8>>) -> String {
+    String::from_utf8(response.into_body()).unwrap()
 }
 
-#[tokio::test]
-async fn only_those_who_may_know_are_told_the_policy() {
+#[test]
+fn only_those_who_may_know_are_told_the_policy() {
     let table = [
         (
             denied(&["acl.cedar#2"], ""),
@@ -71,8 +70,8 @@ async fn only_those_who_may_know_are_told_the_policy() {
     for (refusal, shows, header, text) in table {
         let response = refuse(&refusal, "id", shows);
         assert_eq!(response.status(), 403);
-        assert_eq!(response.headers().get(headers::POLICY).map(|value| value.to_str().unwrap()), header);
-        assert_eq!(body(response).await, text);
+        assert_eq!(response.headers().get(POLICY).map(|value| value.to_str().unwrap()), header);
+        assert_eq!(body(response), text);
     }
     let mesh = Principal::Workload("spiffe://a/b".parse().unwrap());
     let outside = Principal::Unauthenticated;
@@ -81,8 +80,8 @@ async fn only_those_who_may_know_are_told_the_policy() {
     assert_eq!(shown, [[false, false], [true, false], [true, true]]);
 }
 
-#[tokio::test]
-async fn over_a_limit_the_caller_is_told_when_to_come_again() {
+#[test]
+fn over_a_limit_the_caller_is_told_when_to_come_again() {
     let response = refuse(&Refusal::Limited(balance("by \"user\"", 0, 2500)), "id", true);
     assert_eq!(response.status(), 429);
     let header = |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap());
@@ -92,19 +91,17 @@ async fn over_a_limit_the_caller_is_told_when_to_come_again() {
     let soon = refuse(&Refusal::Limited(balance("x", 0, 1)), "id", true);
     assert_eq!(soon.headers().get(header::RETRY_AFTER).unwrap(), "1");
     assert_eq!(
-        body(response).await,
+        body(response),
         r#"{"error":"limited","message":"over the limit `by \"user\"`: 5 per 10s","request_id":"id"}"#
     );
 }
 
 #[test]
 fn an_allowed_caller_is_told_what_is_left() {
-    let mut headers = HeaderMap::new();
-    set_rate_limit(&mut headers, &[]);
-    assert!(headers.is_empty());
-    set_rate_limit(&mut headers, &[balance("a", 1, 0), balance("é", 3, 0)]);
-    assert_eq!(headers.get(RATE_LIMIT_POLICY).unwrap(), r#""a";q=5;w=10, "?";q=5;w=10"#);
-    assert_eq!(headers.get(RATE_LIMIT).unwrap(), r#""a";r=1;t=9, "?";r=3;t=9"#);
+    assert_eq!(rate_limit(&[]), None);
+    let (policy, state) = rate_limit(&[balance("a", 1, 0), balance("é", 3, 0)]).unwrap();
+    assert_eq!(policy, r#""a";q=5;w=10, "?";q=5;w=10"#);
+    assert_eq!(state, r#""a";r=1;t=9, "?";r=3;t=9"#);
 }
 
 #[test]
@@ -112,37 +109,26 @@ fn each_refusal_has_its_status_and_code() {
     let service = || "shop".to_owned();
     let timeout = Duration::from_secs(1);
     let table = [
-        (Refusal::Malformed(Malformed::TwoLengths), 400, "bad_request", true),
-        (Refusal::Malformed(Malformed::Connect), 405, "method_not_allowed", true),
-        (Refusal::Malformed(Malformed::HeadTimeout), 408, "request_timeout", true),
-        (Refusal::Malformed(Malformed::TargetTooLong), 414, "uri_too_long", true),
-        (Refusal::Malformed(Malformed::HeadTooLarge), 431, "headers_too_large", true),
-        (Refusal::Path(PathError::Ambiguous), 400, "bad_request", false),
-        (Refusal::PolicyUnavailable(String::new()), 503, "policy_unavailable", false),
-        (
-            Refusal::LimitUnavailable { limit: String::new(), why: String::new() },
-            503,
-            "limit_unavailable",
-            false,
-        ),
-        (Refusal::NoSuchService(service()), 404, "no_such_service", false),
-        (Refusal::NoConfig, 503, "not_ready", false),
-        (UpstreamError::NoneHealthy { service: service() }.into(), 503, "no_healthy_upstream", false),
-        (UpstreamError::Timeout { service: service(), timeout }.into(), 504, "upstream_timeout", false),
+        (Refusal::Malformed(Malformed::TwoLengths), 400, "bad_request"),
+        (Refusal::Malformed(Malformed::Connect), 405, "method_not_allowed"),
+        (Refusal::Malformed(Malformed::HeadTimeout), 408, "request_timeout"),
+        (Refusal::Malformed(Malformed::TargetTooLong), 414, "uri_too_long"),
+        (Refusal::Malformed(Malformed::HeadTooLarge), 431, "headers_too_large"),
+        (Refusal::Path(PathError::Ambiguous), 400, "bad_request"),
+        (Refusal::PolicyUnavailable(String::new()), 503, "policy_unavailable"),
+        (Refusal::LimitUnavailable { limit: String::new(), why: String::new() }, 503, "limit_unavailable"),
+        (Refusal::NoSuchService(service()), 404, "no_such_service"),
+        (Refusal::NoConfig, 503, "not_ready"),
+        (UpstreamError::NoneHealthy { service: service() }.into(), 503, "no_healthy_upstream"),
+        (UpstreamError::Timeout { service: service(), timeout }.into(), 504, "upstream_timeout"),
         (
             UpstreamError::Unexpected { service: service(), status: StatusCode::CONTINUE }.into(),
             502,
             "upstream_failed",
-            false,
         ),
     ];
-    for (refusal, status, code, closes) in table {
+    for (refusal, status, code) in table {
         let response = refuse(&refusal, "id", true);
-        let closing = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
-        assert_eq!(
-            (response.status().as_u16(), refusal.code(), closing),
-            (status, code, closes),
-            "{refusal}"
-        );
+        assert_eq!((response.status().as_u16(), refusal.code()), (status, code), "{refusal}");
     }
 }

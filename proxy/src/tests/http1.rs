@@ -11,7 +11,7 @@ use super::setting::*;
 use crate::app::Bound;
 use crate::framing::{HEAD_MAX, HEADERS_MAX, TARGET_MAX};
 
-fn ingress(proxy: &Bound) -> SocketAddr {
+pub(super) fn ingress(proxy: &Bound) -> SocketAddr {
     proxy.addresses.ingress.unwrap()
 }
 
@@ -104,7 +104,7 @@ async fn the_application_gets_what_was_decided_on() {
 async fn hop_by_hop_and_forged_headers_end_at_the_proxy() {
     let setting = Setting::new().await;
     let (proxy, application) = setting.shop().await;
-    let request = "GET / HTTP/1.1\r\nHost: shop\r\nConnection: x-mine, upgrade\r\nx-mine: 1\r\nUpgrade: websocket\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nProxy-Authorization: x\r\nX-Tidegate-Role: admin\r\nX-Forwarded-Client-Cert: URI=spiffe://x\r\nX-Forwarded-For: 6.6.6.6\r\nX-Kept: yes\r\n\r\n";
+    let request = "GET / HTTP/1.1\r\nHost: shop\r\nConnection: x-mine, TE\r\nx-mine: 1\r\nUpgrade: websocket\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nProxy-Authorization: x\r\nX-Tidegate-Role: admin\r\nX-Forwarded-Client-Cert: URI=spiffe://x\r\nX-Forwarded-For: 6.6.6.6\r\nX-Kept: yes\r\n\r\n";
     let response = send(ingress(&proxy), request).await;
     assert_eq!(response.status, 200);
     for name in ["x-hop", "x-tidegate-policy", "connection"] {
@@ -204,20 +204,20 @@ async fn announced_trailers_pass_both_ways() {
 }
 
 /// An upstream whose answers a test writes byte by byte.
-async fn scripted() -> (TcpListener, SocketAddr) {
+pub(super) async fn scripted() -> (TcpListener, SocketAddr) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
 }
 
 /// Accepts, and reads a request's head.
-async fn accept(socket: &TcpListener) -> TcpStream {
+pub(super) async fn accept(socket: &TcpListener) -> TcpStream {
     let (mut stream, _) = socket.accept().await.unwrap();
     read_head(&mut stream).await;
     stream
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(super) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());

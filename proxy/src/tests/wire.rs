@@ -83,6 +83,11 @@ impl Wire {
         Raw { status, headers, body }
     }
 
+    /// Sends nothing more.
+    pub(super) async fn shut(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     /// Whether the other side ends the connection, with nothing more to read.
     pub(super) async fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && self.fill().await == 0

@@ -1,0 +1,314 @@
+//! A caller's connection: one request after the other, until it ends.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use daemon::Lifecycle;
+use http::Response;
+use model::Principal;
+use tokio::time::Instant;
+
+use super::buffer::Buffer;
+use super::deadline::Deadline;
+use super::forward::{Forward, Introduction};
+use super::pipe::poll_write_all;
+use super::relay::{self, Relay};
+use super::request_head::RequestHead;
+use super::response_head::write_own;
+use crate::exchange::{Arrival, Record};
+use crate::framing::{self, BodyLength, Malformed};
+use crate::ids;
+use crate::metrics::Memo;
+use crate::request::{Connection, Proxy};
+use crate::respond::Refusal;
+use crate::stream::Stream;
+
+/// How long a connection may be without a request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a head may take from its first byte to its last.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer of our own may take to be taken.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long, and for how many bytes, we wait for the caller to stop sending after our last byte.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The caller's side of an exchange.
+#[derive(Debug)]
+pub(crate) struct Downstream {
+    pub stream: Stream,
+    /// Read, and not yet used.
+    pub read: Buffer,
+    pub deadline: Deadline,
+}
+
+/// What follows an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next one.
+    Next,
+    /// The end: all was said.
+    Close,
+    /// The end, though the caller may still be sending.
+    Linger,
+}
+
+/// What the next head is.
+type Received = Result<Buffer, (Malformed, bool)>;
+
+/// All that a connection's requests have in common.
+struct Session<'a> {
+    proxy: &'a Proxy,
+    connection: &'a Connection,
+    lifecycle: &'a Lifecycle,
+    principal: Principal,
+    introduction: Introduction,
+}
+
+/// Serves the requests that come over `stream`.
+pub(crate) async fn serve(stream: Stream, connection: Connection, proxy: &Proxy, lifecycle: &Lifecycle) {
+    let session = Session {
+        proxy,
+        connection: &connection,
+        lifecycle,
+        principal: proxy.caller(&connection),
+        introduction: proxy.introduction(&connection),
+    };
+    let deadline = Deadline::new(Instant::now(), IDLE_TIMEOUT);
+    let mut down = Downstream { stream, read: Buffer::default(), deadline };
+    let mut memo = Memo::default();
+    let mut end = pin!(session.end());
+    while let Some(received) = down.next_head(end.as_mut()).await {
+        match session.exchange(&mut down, &mut memo, received).await {
+            After::Next => {}
+            After::Close => return down.close(false).await,
+            After::Linger => return down.close(true).await,
+        }
+    }
+    down.close(false).await;
+}
+
+impl Session<'_> {
+    /// When the connection is to take no more requests: when the proxy stops, or when the certificate that
+    /// authenticated the peer ends. The peer connects again, with its next certificate.
+    async fn end(&self) {
+        let expiry = async {
+            match &self.connection.peer {
+                Some(peer) => self.proxy.clock.sleep_until(peer.not_after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.lifecycle.stopping() => {}
+            () = expiry => {}
+        }
+    }
+
+    /// Whether that is so now.
+    fn has_ended(&self) -> bool {
+        let expired = |peer: &identity::tls::Peer| self.proxy.clock.now() >= peer.not_after;
+        self.lifecycle.is_stopping() || self.connection.peer.as_ref().is_some_and(expired)
+    }
+
+    async fn exchange(&self, down: &mut Downstream, memo: &mut Memo, received: Received) -> After {
+        let arrival = Arrival {
+            started: Instant::now(),
+            at: self.proxy.clock.now(),
+            direction: self.connection.direction,
+            principal: &self.principal,
+        };
+        let request = match received {
+            Ok(bytes) => {
+                let is_head = bytes.unused().starts_with(b"HEAD ");
+                RequestHead::read(bytes).map_err(|malformed| (malformed, is_head))
+            }
+            Err(refused) => Err(refused),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err((malformed, is_head)) => {
+                let answer = self.refuse_early(memo, arrival, ("", ""), &malformed.into());
+                // What follows has no sure start.
+                down.read = Buffer::default();
+                return down.answer(&answer, is_head, After::Linger).await;
+            }
+        };
+        match Forward::of(&request, &self.introduction) {
+            Ok(forward) => self.pass(down, memo, arrival, &request, &forward).await,
+            Err(refusal) => {
+                let line = (request.method(), request.target().map_or("", |target| target.path));
+                let answer = self.refuse_early(memo, arrival, line, &refusal);
+                let after = self.after_refusal(down, &request);
+                down.answer(&answer, request.method() == "HEAD", after).await
+            }
+        }
+    }
+
+    /// Lets a request pass, and its response back, or refuses it.
+    async fn pass(
+        &self,
+        down: &mut Downstream,
+        memo: &mut Memo,
+        arrival: Arrival<'_>,
+        request: &RequestHead,
+        forward: &Forward,
+    ) -> After {
+        let applied = self.proxy.current.applied();
+        let ids = (forward.request_id(), forward.trace_id());
+        let mut record = Record::begin(&self.proxy.observers, memo, arrival, ids);
+        (record.method, record.path) = (forward.method(), forward.path());
+        let routed = self.proxy.route(&mut record, self.connection, &applied, forward).await;
+        let passed = match &routed {
+            Ok(way) => {
+                let relay = Relay { request, forward, way, direction: self.connection.direction };
+                relay::run(&relay, down, &mut record, &|| self.has_ended()).await
+            }
+            Err(_) => Ok(After::Close),
+        };
+        let refusal = match (routed, passed) {
+            (Ok(_), Ok(after)) => return after,
+            (Err(refusal), _) | (Ok(_), Err(refusal)) => refusal,
+        };
+        let answer = self.proxy.refuse(&mut record, &refusal);
+        record.answered(answer.status());
+        let after = self.after_refusal(down, request);
+        let after = down.answer(&answer, request.method() == "HEAD", after).await;
+        record.response_bytes = answer.body().len() as u64;
+        record.completed();
+        after
+    }
+
+    /// The answer to a request that is refused before it has a form.
+    fn refuse_early(
+        &self,
+        memo: &mut Memo,
+        arrival: Arrival<'_>,
+        (method, path): (&str, &str),
+        refusal: &Refusal,
+    ) -> Response<Vec<u8>> {
+        let (id, traceparent) = (ids::new_request_id(), ids::new_traceparent());
+        let id = std::str::from_utf8(&id).unwrap_or_default();
+        let trace = std::str::from_utf8(&traceparent).ok().and_then(ids::trace_id).unwrap_or_default();
+        let mut record = Record::begin(&self.proxy.observers, memo, arrival, (id, trace));
+        (record.method, record.path) = (method, path);
+        let answer = self.proxy.refuse(&mut record, refusal);
+        record.answered(answer.status());
+        record.response_bytes = answer.body().len() as u64;
+        record.completed();
+        answer
+    }
+
+    /// What follows a refusal: the next request, if the body of this one is here to be skipped.
+    fn after_refusal(&self, down: &mut Downstream, request: &RequestHead) -> After {
+        let length = match request.body {
+            BodyLength::Exactly(length) => usize::try_from(length).ok(),
+            BodyLength::Chunked => None,
+        };
+        match length.filter(|length| *length <= down.read.unused().len()) {
+            Some(length) if request.keeps_alive() && !self.has_ended() => {
+                down.read.consume(length);
+                After::Next
+            }
+            Some(0) => After::Close,
+            _ => After::Linger,
+        }
+    }
+}
+
+impl Downstream {
+    /// The next request's head; nothing at the end of the connection.
+    async fn next_head(&mut self, mut end: Pin<&mut impl Future<Output = ()>>) -> Option<Received> {
+        self.deadline.set(Instant::now(), IDLE_TIMEOUT);
+        let (mut scanned, mut begun) = (0, false);
+        poll_fn(|cx| {
+            loop {
+                // A robust server ignores empty lines before a request line (RFC 9112 2.2).
+                while self.read.unused().starts_with(b"\r\n") {
+                    self.read.consume(2);
+                    scanned = 0;
+                }
+                let is_head = self.read.unused().starts_with(b"HEAD ");
+                match framing::head_length(self.read.unused(), scanned) {
+                    Ok(Some(length)) => return Poll::Ready(Some(Ok(self.read.take(length)))),
+                    Ok(None) => scanned = self.read.unused().len(),
+                    Err(malformed) => return Poll::Ready(Some(Err((malformed, is_head)))),
+                }
+                match self.read.poll_fill(cx, &mut self.stream) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_ended) => return Poll::Ready(None),
+                    Poll::Pending => {
+                        return self.poll_wait(cx, &mut begun, end.as_mut(), is_head);
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Nothing more has arrived of the next head.
+    fn poll_wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        begun: &mut bool,
+        end: Pin<&mut impl Future<Output = ()>>,
+        is_head: bool,
+    ) -> Poll<Option<Received>> {
+        if self.read.is_empty() {
+            if end.poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+        } else if !*begun {
+            *begun = true;
+            self.deadline.set(Instant::now(), HEAD_TIMEOUT);
+        }
+        ready!(self.deadline.poll(cx));
+        Poll::Ready((!self.read.is_empty()).then_some(Err((Malformed::HeadTimeout, is_head))))
+    }
+
+    /// Writes an answer of our own; says what follows.
+    async fn answer(&mut self, answer: &Response<Vec<u8>>, to_head: bool, after: After) -> After {
+        let mut out = Buffer::default();
+        write_own(answer, to_head, after == After::Next, out.vec());
+        if self.write(out).await { after } else { After::Close }
+    }
+
+    /// Writes `bytes`; false if they were not taken.
+    pub(crate) async fn write(&mut self, mut bytes: Buffer) -> bool {
+        self.deadline.set(Instant::now(), ANSWER_TIMEOUT);
+        poll_fn(|cx| {
+            if let Poll::Ready(written) = poll_write_all(cx, &mut bytes, &mut self.stream) {
+                return Poll::Ready(written.is_ok());
+            }
+            self.deadline.poll(cx).map(|()| false)
+        })
+        .await
+    }
+
+    /// Ends the connection. Closing it with bytes unread would reset it, and the caller might never see our last
+    /// answer: so what may still come is discarded for a while.
+    async fn close(mut self, lingers: bool) {
+        self.deadline.set(Instant::now(), LINGER);
+        let mut left = LINGER_BYTES;
+        let mut is_shut = false;
+        poll_fn(|cx| {
+            if !is_shut {
+                let shut = tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx);
+                if shut.is_pending() {
+                    return self.deadline.poll(cx);
+                }
+                is_shut = true;
+            }
+            while lingers && left > 0 {
+                match super::buffer::poll_read(cx, &mut self.stream, |_, bytes| bytes.len()) {
+                    Poll::Ready(Ok(read @ 1..)) => left = left.saturating_sub(read),
+                    Poll::Ready(_ended) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll(cx),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
