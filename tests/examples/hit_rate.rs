@@ -13,11 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use model::{Atom, AtomSet, Decision, Name, Principal, Revision, Test, Verdict};
 use policyd::bundle::{Bundle, Files};
-use proxy::bench::{Check, Request};
+use proxy::bench::{Check, Fields, Request};
 
 const REQUESTS: u64 = 1_000_000;
 /// All within an hour, over which a boundary of the time of day lies.
@@ -69,10 +68,10 @@ impl Numbers {
 /// One request of the trace.
 struct Traced {
     caller: usize,
-    method: Method,
+    method: &'static str,
     path: String,
     query: String,
-    headers: HeaderMap,
+    fields: Fields,
     source_ip: IpAddr,
     time: Timestamp,
 }
@@ -80,18 +79,16 @@ struct Traced {
 fn traced(number: u64, numbers: &mut Numbers) -> Traced {
     let user = numbers.below(50_000);
     let (method, path, query) = match numbers.below(20) {
-        0..=5 => (
-            Method::GET,
-            format!("/products/{}", numbers.below(200_000)),
-            format!("page={}", numbers.below(9)),
-        ),
-        6..=10 => (Method::GET, format!("/orders/{}", numbers.below(1 << 40)), String::new()),
-        11..=12 => (Method::POST, format!("/orders/{}/items", numbers.below(1 << 40)), String::new()),
-        13 => (Method::POST, format!("/orders/{}/refund", numbers.below(1 << 40)), String::new()),
-        14..=15 => (Method::PUT, format!("/users/{user}/cart/{}", numbers.below(100)), String::new()),
-        16 => (Method::GET, "/search".to_owned(), format!("q=word{}", numbers.below(100_000))),
-        17..=18 => (Method::GET, format!("/static/{:x}.png", numbers.below(5_000)), String::new()),
-        _ => (Method::GET, format!("/wp-{}.php", numbers.below(1_000)), String::new()),
+        0..=5 => {
+            ("GET", format!("/products/{}", numbers.below(200_000)), format!("page={}", numbers.below(9)))
+        }
+        6..=10 => ("GET", format!("/orders/{}", numbers.below(1 << 40)), String::new()),
+        11..=12 => ("POST", format!("/orders/{}/items", numbers.below(1 << 40)), String::new()),
+        13 => ("POST", format!("/orders/{}/refund", numbers.below(1 << 40)), String::new()),
+        14..=15 => ("PUT", format!("/users/{user}/cart/{}", numbers.below(100)), String::new()),
+        16 => ("GET", "/search".to_owned(), format!("q=word{}", numbers.below(100_000))),
+        17..=18 => ("GET", format!("/static/{:x}.png", numbers.below(5_000)), String::new()),
+        _ => ("GET", format!("/wp-{}.php", numbers.below(1_000)), String::new()),
     };
     let agents = ["Mozilla/5.0", "curl/8.5.0", "okhttp/4.12", "searchbot/2.1"];
     let agent = agents[usize::try_from(numbers.below(4)).unwrap()];
@@ -103,17 +100,14 @@ fn traced(number: u64, numbers: &mut Numbers) -> Traced {
         ("x-request-id", format!("{trace:016x}-{number}")),
         ("traceparent", format!("00-{trace:032x}-{span:016x}-01")),
     ];
-    let mut headers = HeaderMap::new();
-    for (name, value) in sent {
-        headers.insert(name, HeaderValue::from_str(&value).unwrap());
-    }
+    let fields = Fields::new(&sent.each_ref().map(|(name, value)| (*name, value.as_str())));
     let at = i64::try_from(number * HOUR_MS / REQUESTS).unwrap();
     Traced {
         caller: usize::try_from(numbers.below(8)).unwrap(),
         method,
         path,
         query,
-        headers,
+        fields,
         source_ip: Ipv4Addr::from_bits(0x0a00_0000 | u32::try_from(numbers.below(1 << 16)).unwrap()).into(),
         time: Timestamp::from_millisecond(START_SECOND * 1000 + at).unwrap(),
     }
@@ -132,7 +126,9 @@ async fn replayed(atoms: AtomSet) -> (f64, u64) {
         degraded: false,
         shadows: vec![],
     };
-    let check = Check::new(atoms, answer);
+    // Before the first request, by whatever making this takes.
+    let start = Timestamp::from_second(START_SECOND - 1).unwrap();
+    let check = Check::new(atoms, answer, start);
     let callers: Vec<Principal> = ["web", "app", "pos", "erp", "crm", "ads", "bot", "ops"]
         .map(|name| format!("spiffe://shop.example/ns/shop/sa/{name}").parse().unwrap())
         .into();
@@ -142,10 +138,10 @@ async fn replayed(atoms: AtomSet) -> (f64, u64) {
         let traced = traced(number, &mut numbers);
         let request = Request {
             principal: &callers[traced.caller],
-            method: &traced.method,
+            method: traced.method,
             path: &traced.path,
             query: &traced.query,
-            headers: &traced.headers,
+            fields: &traced.fields,
             source_ip: traced.source_ip,
             time: traced.time,
         };

@@ -113,8 +113,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Ok(Decision { verdict: now.verdict(attributes), ..allow(now.revision) })
         }
     });
-    let mut elsewhere = 0;
-    let mut heard = setting.clock.now();
+    let (mut elsewhere, mut heard) = (0, setting.clock.now());
     for step in steps {
         match step {
             Step::Ask(attributes, changes_meanwhile) => {
@@ -130,11 +129,8 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let state = states.iter().find(is_it).expect("a state of policyd");
                 prop_assert_eq!(checked.decision.verdict, state.verdict(&attributes), "{:?}", checked);
                 let is_newest = revision == states.last().unwrap().revision;
-                prop_assert!(
-                    is_newest || revision.reaches(setting.current.floor()),
-                    "{} is too old",
-                    revision
-                );
+                let floor = setting.current.floor();
+                prop_assert!(is_newest || revision.reaches(floor), "{} below {}", revision, floor);
             }
             Step::Change(atoms, seed, cacheable) => {
                 let revision = newest().revision.next();
