@@ -298,6 +298,7 @@ async fn prepare_one(
         join_token: ca.join_token(&service.spiffe_id, &instance.name, TOKEN_TTL)?,
         access_log: options.access_log.clone(),
         decision_log: options.decision_logs.as_deref().map(|folder| decision_log(folder, &instance.name)),
+        workers: 0,
         base_dir: options.bundle.clone(),
     };
     let listeners = proxy::app::bind(&config)

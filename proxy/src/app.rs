@@ -11,7 +11,6 @@ use daemon::{Admin, BlockReady, Clock, Lifecycle, Readiness};
 use identity::Source;
 use identity::client::Event;
 use identity::tls::{self, ClientAuth};
-use tokio::net::TcpListener;
 
 use crate::access_log::AccessLog;
 use crate::applied::{Applier, Current};
@@ -27,6 +26,7 @@ use crate::pool;
 use crate::request::Proxy;
 use crate::staleness;
 use crate::sweep;
+use crate::worker;
 
 /// How long a drain waits for requests that are under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,9 +43,8 @@ pub struct Listeners {
 
 #[derive(Debug)]
 struct Sockets {
-    inbound: TcpListener,
-    outbound: TcpListener,
-    ingress: Option<TcpListener>,
+    /// For each worker, and each way in.
+    of_workers: Vec<Vec<(Direction, std::net::TcpListener)>>,
     addresses: Addresses,
 }
 
@@ -83,20 +82,32 @@ pub struct Bound {
 /// # Errors
 /// When an address can't be bound; the error names it.
 pub async fn bind(config: &Config) -> io::Result<Listeners> {
-    let inbound = bind_one(config.inbound).await?;
-    let outbound = bind_one(config.outbound).await?;
-    let ingress = match config.ingress {
-        Some(address) => Some(bind_one(address).await?),
-        None => None,
-    };
+    let workers = config.workers.max(1);
+    let ways = [
+        (Direction::Inbound, Some(config.inbound)),
+        (Direction::Outbound, Some(config.outbound)),
+        (Direction::Ingress, config.ingress),
+    ];
+    let mut of_workers: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
+    for (direction, address) in ways {
+        let Some(address) = address else { continue };
+        let sockets = worker::bind(address, workers).map_err(|error| unbound(address, &error))?;
+        bound.push((direction, sockets.first().map(std::net::TcpListener::local_addr).transpose()?));
+        for (sockets_of, socket) in of_workers.iter_mut().zip(sockets) {
+            sockets_of.push((direction, socket));
+        }
+    }
     let admin = daemon::admin::bind(config.admin).await.map_err(|error| unbound(config.admin, &error))?;
+    let address_of =
+        |wanted| bound.iter().find(|(direction, _)| *direction == wanted).and_then(|(_, address)| *address);
     let addresses = Addresses {
-        inbound: inbound.local_addr()?,
-        outbound: outbound.local_addr()?,
-        ingress: ingress.as_ref().map(TcpListener::local_addr).transpose()?,
+        inbound: address_of(Direction::Inbound).unwrap_or(config.inbound),
+        outbound: address_of(Direction::Outbound).unwrap_or(config.outbound),
+        ingress: address_of(Direction::Ingress),
         admin: admin.address(),
     };
-    Ok(Listeners { sockets: Sockets { inbound, outbound, ingress, addresses }, admin })
+    Ok(Listeners { sockets: Sockets { of_workers, addresses }, admin })
 }
 
 /// Gets a certificate, then starts everything. While the CA can't be reached it keeps trying, and only the
@@ -173,11 +184,16 @@ impl Frame {
         });
         let sweeping = sweep::until_stopped(Arc::clone(&proxy), self.lifecycle.clone());
         drop(self.lifecycle.spawn(sweeping));
-        for listener in sockets.listeners(&source, &proxy.clock) {
-            drop(
-                self.lifecycle
-                    .spawn(listener.serve_until_stopped(Arc::clone(&proxy), self.lifecycle.clone())),
-            );
+        for (number, listeners) in sockets.listeners(&source, &proxy.clock).into_iter().enumerate() {
+            let (proxy, lifecycle) = (Arc::clone(&proxy), self.lifecycle.clone());
+            if config.workers > 0 {
+                worker::start(number, listeners, proxy, lifecycle).context("a thread can't be started")?;
+            } else {
+                for listener in listeners {
+                    let serving = listener.serve_until_stopped(Arc::clone(&proxy), lifecycle.clone());
+                    drop(lifecycle.spawn(serving));
+                }
+            }
         }
         let id = &source.current().svid.id;
         tracing::info!(%id, inbound = %addresses.inbound, outbound = %addresses.outbound, "proxy started");
@@ -224,18 +240,14 @@ impl Listeners {
 }
 
 impl Sockets {
-    fn listeners(self, source: &Source, clock: &Clock) -> Vec<Listener> {
+    /// The listeners of each worker.
+    fn listeners(self, source: &Source, clock: &Clock) -> Vec<Vec<Listener>> {
         let mutual = tls::server_config(source, clock.clone(), ClientAuth::Required, pool::ALPN);
-        let mut listeners = vec![
-            Listener { socket: self.inbound, direction: Direction::Inbound, tls: Some(mutual) },
-            Listener { socket: self.outbound, direction: Direction::Outbound, tls: None },
-        ];
-        listeners.extend(self.ingress.map(|socket| Listener {
-            socket,
-            direction: Direction::Ingress,
-            tls: None,
-        }));
-        listeners
+        let listener = |(direction, socket)| {
+            let tls = (direction == Direction::Inbound).then(|| Arc::clone(&mutual));
+            Listener { socket, direction, tls }
+        };
+        self.of_workers.into_iter().map(|sockets| sockets.into_iter().map(listener).collect()).collect()
     }
 }
 
@@ -266,10 +278,6 @@ async fn start_identity(config: &Config, clock: &Clock, frame: &Frame) -> anyhow
     identity::client::start(client, clock.clone(), &frame.lifecycle, on_event)
         .await
         .context("no certificate can be had")
-}
-
-async fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| unbound(address, &error))
 }
 
 fn unbound(address: SocketAddr, error: &io::Error) -> io::Error {

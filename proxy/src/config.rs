@@ -14,6 +14,8 @@ use model::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::worker::WORKERS_MAX;
+
 pub use crate::access_log::Destination as AccessLogDestination;
 pub use crate::decision_log::Destination as DecisionLogDestination;
 pub use crate::policy_client::Address;
@@ -47,6 +49,8 @@ pub struct Config {
     pub access_log: AccessLogDestination,
     /// Where the decision log goes, if anywhere.
     pub decision_log: Option<DecisionLogDestination>,
+    /// How many threads serve connections; 0: those of the runtime that the proxy is built on.
+    pub workers: usize,
     /// Where relative file names of report handlers start.
     pub base_dir: PathBuf,
 }
@@ -55,6 +59,8 @@ pub struct Config {
 const JOIN_TOKEN_MAX: usize = 4096;
 /// After how many MiB a decision log is put aside: what is good, and what is taken.
 const ROTATE_MIB: (RangeInclusive<u64>, u64) = (1..=10_240, 64);
+/// The threads that serve connections; as many as there are cores, if not said.
+const WORKERS: RangeInclusive<u64> = 1..=WORKERS_MAX;
 /// How many decision logs are kept besides the one that is written.
 const KEEP: (RangeInclusive<u64>, u64) = (0..=1000, 8);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -77,6 +83,7 @@ struct RawConfig {
     join_token_file: Option<Spanned<PathBuf>>,
     access_log: Option<String>,
     decision_log: Option<RawDecisionLog>,
+    workers: Option<Spanned<u64>>,
     report_files: Option<PathBuf>,
 }
 
@@ -133,6 +140,8 @@ impl Reader<'_> {
         let ca = self.address(&raw.ca, ca, domain.as_ref().map(identity::ca_id));
         let trust_bundle = domain.and_then(|domain| self.trust_bundle(domain, &raw.trust_bundle));
         let join_token = self.join_token(raw.join_token, raw.join_token_file);
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let workers = self.number(raw.workers.as_ref(), &(WORKERS, cores.min(WORKERS_MAX)));
         let decision_log = raw.decision_log.map(|raw| self.decision_log(&raw));
         Some(Config {
             instance: instance?,
@@ -158,6 +167,7 @@ impl Reader<'_> {
                 Some(destination) => Some(destination?),
                 None => None,
             },
+            workers: usize::try_from(workers?).ok()?,
             base_dir: raw.report_files.map_or_else(|| self.folder.to_owned(), |path| self.folder.join(path)),
         })
     }

@@ -3,7 +3,7 @@
 //!
 //! # Layout
 //! In the order in which a request meets them:
-//! - `listener`: accepts connections, over TLS where it must; `stream`: their bytes;
+//! - `worker`: the threads; `listener`: accepts connections, over TLS where it must; `stream`: their bytes;
 //! - `http1`: the protocol; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
 //! - `path`, `ids`: parts of the one form in which a request is decided on and forwarded;
 //! - `request`: where it goes, and whether it may: a table of contents of what follows;
@@ -55,6 +55,7 @@ mod staleness;
 mod stream;
 mod sweep;
 mod upstream;
+mod worker;
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
 
 /// The most connections a listener holds; callers beyond them wait to be accepted.
-const CONNECTIONS_MAX: usize = 10_000;
+const CONNECTIONS_MAX: u32 = 10_000;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error of accept, most often a lack of file descriptors.
@@ -26,29 +26,34 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// One listening socket and what comes through it.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub socket: TcpListener,
+    pub socket: std::net::TcpListener,
     pub direction: Direction,
     /// For listeners that demand a verified peer.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Listener {
-    /// Accepts connections until the proxy stops.
+    /// Accepts connections until the proxy stops; ends when the last of them has ended.
     pub(crate) async fn serve_until_stopped(self, proxy: Arc<Proxy>, lifecycle: Lifecycle) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let direction = self.direction.as_str();
+        let socket = match TcpListener::from_std(self.socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!(direction, %error, "can't listen"),
+        };
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
         let acceptor = self.tls.map(TlsAcceptor::from);
         loop {
             let next = async {
                 let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-                Some((permit, self.socket.accept().await))
+                Some((permit, socket.accept().await))
             };
             let accepted = tokio::select! {
-                () = lifecycle.stopping() => return,
+                () = lifecycle.stopping() => break,
                 accepted = next => accepted,
             };
             match accepted {
                 Some((permit, Ok((stream, address)))) => {
-                    let open = proxy.observers.metrics.connection_opened(self.direction.as_str());
+                    let open = proxy.observers.metrics.connection_opened(direction);
                     let serve = serve(
                         stream,
                         address,
@@ -63,12 +68,15 @@ impl Listener {
                     }));
                 }
                 Some((_, Err(error))) => {
-                    tracing::warn!(direction = self.direction.as_str(), %error, "can't accept a connection");
+                    tracing::warn!(direction, %error, "can't accept a connection");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
-                None => return,
+                None => break,
             }
         }
+        drop(socket);
+        // Never an error: nobody closes the semaphore.
+        let _all = permits.acquire_many(CONNECTIONS_MAX).await;
     }
 }
 

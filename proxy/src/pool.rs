@@ -21,11 +21,14 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::stream::Stream;
+use crate::worker;
 
 /// How long a connect, TLS handshake included, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most idle connections a pool keeps.
+/// How many lists of connections a pool has. Workers beyond these share, which is slower and no less right.
+const SLOTS: usize = 8;
+/// The most idle connections of one list.
 const IDLE_MAX: usize = 64;
 /// How long an idle connection is kept; shorter than our own listeners keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,7 +39,8 @@ pub(crate) const ALPN: &[&[u8]] = &[b"http/1.1"];
 #[derive(Debug)]
 pub(crate) struct Pool {
     target: Target,
-    idle: Mutex<Vec<Idle>>,
+    /// By worker, each of which uses its own: none waits for another.
+    idle: [Mutex<Vec<Idle>>; SLOTS],
 }
 
 #[derive(Debug)]
@@ -87,7 +91,7 @@ pub(crate) enum ConnectError {
 impl Pool {
     /// Connections to the application at `address`, in the clear.
     pub(crate) fn to_application(address: String) -> Self {
-        Self { target: Target::Plain(address), idle: Mutex::default() }
+        Self { target: Target::Plain(address), idle: Default::default() }
     }
 
     /// Connections to the sidecar at `address`, which must have one of the identities in `allowed`.
@@ -98,7 +102,7 @@ impl Pool {
         clock: Clock,
     ) -> Self {
         let tls = tls::client_config(&source, clock.clone(), allowed, ALPN);
-        Self { target: Target::Mesh { address, tls, source, clock }, idle: Mutex::default() }
+        Self { target: Target::Mesh { address, tls, source, clock }, idle: Default::default() }
     }
 
     /// An idle connection that is still good, the one used last.
@@ -124,11 +128,16 @@ impl Pool {
 
     /// Closes the connections that were idle for too long at `now`.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.idle().retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT);
+        for slot in &self.idle {
+            let mut idle = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT);
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        let [first, ..] = &self.idle;
+        let slot = self.idle.get(worker::number() % SLOTS).unwrap_or(first);
+        slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new connection.

@@ -83,6 +83,14 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
+fn there_are_as_many_workers_as_cores_unless_said() {
+    assert!(load(GOOD).unwrap().workers >= 1);
+    assert_eq!(load(&format!("{GOOD}workers: 3\n")).unwrap().workers, 3);
+    let wrong = load(&format!("{GOOD}workers: 0\n")).unwrap_err();
+    assert!(wrong.contains("`0` is not from 1 to 64"), "{wrong}");
+}
+
+#[test]
 fn a_decision_log_is_a_file_that_is_rotated() {
     assert_eq!(load(GOOD).unwrap().decision_log, None);
     let log = load(&format!("{GOOD}decision_log: {{file: d.jsonl}}\n")).unwrap().decision_log.unwrap();

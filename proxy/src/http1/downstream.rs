@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use daemon::Lifecycle;
 use http::Response;
+use jiff::Timestamp;
 use model::Principal;
 use tokio::time::Instant;
 
@@ -132,7 +133,7 @@ impl Session<'_> {
                 let answer = self.refuse_early(memo, arrival, ("", ""), &malformed.into());
                 // What follows has no sure start.
                 down.read = Buffer::default();
-                return down.answer(&answer, is_head, After::Linger).await;
+                return down.answer(&answer, arrival.at, is_head, After::Linger).await;
             }
         };
         match Forward::of(&request, &self.introduction) {
@@ -141,7 +142,7 @@ impl Session<'_> {
                 let line = (request.method(), request.target().map_or("", |target| target.path));
                 let answer = self.refuse_early(memo, arrival, line, &refusal);
                 let after = self.after_refusal(down, &request);
-                down.answer(&answer, request.method() == "HEAD", after).await
+                down.answer(&answer, arrival.at, request.method() == "HEAD", after).await
             }
         }
     }
@@ -174,7 +175,7 @@ impl Session<'_> {
         let answer = self.proxy.refuse(&mut record, &refusal);
         record.answered(answer.status());
         let after = self.after_refusal(down, request);
-        let after = down.answer(&answer, request.method() == "HEAD", after).await;
+        let after = down.answer(&answer, arrival.at, request.method() == "HEAD", after).await;
         record.response_bytes = answer.body().len() as u64;
         record.completed();
         after
@@ -267,10 +268,16 @@ impl Downstream {
         Poll::Ready((!self.read.is_empty()).then_some(Err((Malformed::HeadTimeout, is_head))))
     }
 
-    /// Writes an answer of our own; says what follows.
-    async fn answer(&mut self, answer: &Response<Vec<u8>>, to_head: bool, after: After) -> After {
+    /// Writes an answer of our own, made at `now`; says what follows.
+    async fn answer(
+        &mut self,
+        answer: &Response<Vec<u8>>,
+        now: Timestamp,
+        to_head: bool,
+        after: After,
+    ) -> After {
         let mut out = Buffer::default();
-        write_own(answer, to_head, after == After::Next, out.vec());
+        write_own(answer, now, to_head, after == After::Next, out.vec());
         if self.write(out).await { after } else { After::Close }
     }
 

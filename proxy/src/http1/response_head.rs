@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::mem::MaybeUninit;
 
 use http::StatusCode;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 use super::buffer::Buffer;
 use super::pipe::Framing;
@@ -172,9 +174,10 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes an answer of our own, with all of its body.
+/// Writes an answer of our own, made at `now`, with all of its body.
 pub(crate) fn write_own(
     answer: &http::Response<Vec<u8>>,
+    now: Timestamp,
     to_head: bool,
     keeps_alive: bool,
     out: &mut Vec<u8>,
@@ -187,6 +190,10 @@ pub(crate) fn write_own(
         write_field(out, name.as_str().as_bytes(), value.as_bytes());
     }
     write_field(out, b"content-length", answer.body().len().to_string().as_bytes());
+    // Only years beyond 9999 have no such form.
+    if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
+        write_field(out, b"date", date.as_bytes());
+    }
     if !keeps_alive {
         write_field(out, b"connection", b"close");
     }

@@ -100,6 +100,7 @@ impl Setting {
             join_token: "unused".to_owned(),
             access_log: AccessLogDestination::Off,
             decision_log: None,
+            workers: 0,
             base_dir: std::path::PathBuf::new(),
         };
         change(&mut config);
