@@ -5,7 +5,7 @@
 //! refusal.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) struct Endpoint {
     /// Connections to it.
     pub pool: Arc<Pool>,
     health: Mutex<Health>,
+    /// Whether its health has anything to tell, so that nobody has to wait to read that it has not.
+    has_failed: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,7 +67,14 @@ impl Service {
     /// The application behind this proxy: a service with one instance.
     pub(crate) fn application(instance: String, address: String, timeout: Duration) -> Self {
         let pool = Arc::new(Pool::to_application(address.clone()));
-        let endpoint = Endpoint { instance, address, version: String::new(), pool, health: Mutex::default() };
+        let endpoint = Endpoint {
+            instance,
+            address,
+            version: String::new(),
+            pool,
+            health: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+        };
         Self {
             name: "application".to_owned(),
             timeout,
@@ -97,6 +106,7 @@ impl Service {
                 version: endpoint.version.clone(),
                 pool: Arc::new(connect(endpoint.address)),
                 health: Mutex::default(),
+                has_failed: AtomicBool::new(false),
             })
         };
         Self {
@@ -113,25 +123,24 @@ impl Service {
         self.endpoints.iter().for_each(|endpoint| endpoint.pool.sweep(now));
     }
 
-    /// All endpoints in the order in which one request should try them at `now`.
+    /// A request takes its turn.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The endpoint that the request with this `turn` should try at `now`, after those it has `tried`.
     ///
-    /// Those that are well come first, starting with the one whose turn it is.
-    pub(crate) fn candidates(&self, now: Instant) -> Vec<Arc<Endpoint>> {
-        let (mut well, mut ejected) = (Vec::new(), Vec::new());
-        for endpoint in &self.endpoints {
-            match endpoint.health().ejected.filter(|ejected| now < ejected.until) {
-                None => well.push(Arc::clone(endpoint)),
-                Some(state) => ejected.push((state.at, Arc::clone(endpoint))),
-            }
-        }
-        if !well.is_empty() {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let start = turn % well.len();
-            well.rotate_left(start);
-        }
-        ejected.sort_by_key(|(at, _)| *at);
-        well.extend(ejected.into_iter().map(|(_, endpoint)| endpoint));
-        well
+    /// Those that are well come first, each request starting with the next; then the one left out longest ago.
+    pub(crate) fn pick(&self, turn: usize, tried: &[Arc<Endpoint>], now: Instant) -> Option<&Arc<Endpoint>> {
+        let is_well = |endpoint: &&Arc<Endpoint>| endpoint.ejected(now).is_none();
+        let is_new = |endpoint: &&Arc<Endpoint>| !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
+        let well = || self.endpoints.iter().filter(is_well);
+        let start = turn.checked_rem(well().count()).unwrap_or_default();
+        let in_turn = well().skip(start).chain(well().take(start));
+        in_turn.into_iter().find(is_new).or_else(|| {
+            let left = self.endpoints.iter().filter(is_new);
+            left.min_by_key(|endpoint| endpoint.ejected(now).map(|ejected| ejected.at))
+        })
     }
 }
 
@@ -146,6 +155,7 @@ impl Endpoint {
         let backoff = EJECTION_MIN.saturating_mul(1 << health.failures.min(10)).min(EJECTION_MAX);
         health.failures = health.failures.saturating_add(1);
         health.ejected = Some(Ejected { at: now, until: now + backoff });
+        self.has_failed.store(true, Ordering::Relaxed);
         true
     }
 
@@ -154,11 +164,17 @@ impl Endpoint {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if health.failures > 0 {
             *health = Health::default();
+            self.has_failed.store(false, Ordering::Relaxed);
         }
     }
 
-    fn health(&self) -> Health {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Since when, and until when, it is left out at `now`.
+    fn ejected(&self, now: Instant) -> Option<Ejected> {
+        if !self.has_failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let health = *self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.ejected.filter(|ejected| now < ejected.until)
     }
 }
 
@@ -184,8 +200,13 @@ mod tests {
         Service::from_config(config, previous, |address| Pool::to_application(address.to_string()))
     }
 
+    /// The instances that one request would try.
     fn order(service: &Service, now: Instant) -> String {
-        service.candidates(now).iter().map(|endpoint| endpoint.instance.as_str()).collect()
+        let (turn, mut tried) = (service.turn(), Vec::new());
+        while let Some(endpoint) = service.pick(turn, &tried, now) {
+            tried.push(Arc::clone(endpoint));
+        }
+        tried.iter().map(|endpoint| endpoint.instance.as_str()).collect()
     }
 
     #[tokio::test]
@@ -216,11 +237,12 @@ mod tests {
         assert!(two.failed(now + second));
         assert_eq!(order(&service, now + 2 * second), "12", "the second time takes twice as long");
         two.succeeded();
-        assert_eq!([order(&service, now + 2 * second), order(&service, now + 2 * second)], ["12", "21"]);
+        assert_eq!([order(&service, now + 2 * second), order(&service, now + 2 * second)], ["21", "12"]);
         for failure in 1..40u32 {
             assert!(one.failed(now + failure * 2 * EJECTION_MAX));
         }
-        assert_eq!(one.health().ejected.unwrap().until, now + 39 * 2 * EJECTION_MAX + EJECTION_MAX);
+        let last = now + 39 * 2 * EJECTION_MAX;
+        assert_eq!(one.ejected(last).unwrap().until, last + EJECTION_MAX);
     }
 
     #[tokio::test]

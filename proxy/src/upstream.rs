@@ -65,8 +65,10 @@ impl UpstreamError {
 pub(crate) struct Attempts<'a> {
     service: &'a Service,
     metrics: &'a Metrics,
-    /// The ones not tried yet, the next one last.
-    candidates: Vec<Arc<Endpoint>>,
+    /// Which of the instances is the first.
+    turn: usize,
+    /// Those that it can't go to.
+    tried: Vec<Arc<Endpoint>>,
     /// Whether the next connection must be a new one.
     fresh: bool,
     /// Whether the request may be sent again, which it may once.
@@ -86,21 +88,20 @@ pub(crate) enum Failure {
 
 impl<'a> Attempts<'a> {
     /// Those of a request to `service`, which is `repeatable` if it is idempotent and has no body.
-    pub(crate) fn new(service: &'a Service, metrics: &'a Metrics, now: Instant, repeatable: bool) -> Self {
-        let mut candidates = service.candidates(now);
-        candidates.reverse();
-        Self { service, metrics, candidates, fresh: false, repeatable }
+    pub(crate) fn new(service: &'a Service, metrics: &'a Metrics, repeatable: bool) -> Self {
+        Self { service, metrics, turn: service.turn(), tried: Vec::new(), fresh: false, repeatable }
     }
 
     /// The connection to send it on next; none when no instance is left to try.
     pub(crate) async fn connect(&mut self) -> Option<(Arc<Endpoint>, Connection)> {
-        while let Some(endpoint) = self.candidates.last().map(Arc::clone) {
+        while let Some(endpoint) = self.service.pick(self.turn, &self.tried, Instant::now()).map(Arc::clone) {
             if !self.fresh
                 && let Some(connection) = endpoint.pool.reuse()
             {
                 return Some((endpoint, connection));
             }
-            match endpoint.pool.connect().await {
+            // Rare, and large: not in the room that every request needs.
+            match Box::pin(endpoint.pool.connect()).await {
                 Ok(connection) => {
                     endpoint.succeeded();
                     return Some((endpoint, connection));
@@ -111,19 +112,20 @@ impl<'a> Attempts<'a> {
                         self.metrics.ejected(service, instance);
                     }
                     tracing::warn!(%service, %instance, address = endpoint.address, %error, "an upstream can't be reached");
-                    self.next();
+                    self.give_up(endpoint);
                 }
             }
         }
         None
     }
 
-    /// Whether the request may be sent once more, after it failed on a connection that was `reused` or new.
-    pub(crate) fn may_retry(&mut self, failure: Failure, reused: bool) -> bool {
+    /// Whether the request may be sent once more, after it failed on a connection to `endpoint` that was `reused` or
+    /// new.
+    pub(crate) fn may_retry(&mut self, endpoint: Arc<Endpoint>, failure: Failure, reused: bool) -> bool {
         match failure {
             Failure::Unsent if reused => true,
             Failure::Unsent => {
-                self.next();
+                self.give_up(endpoint);
                 true
             }
             Failure::Silent if reused && self.repeatable => {
@@ -134,8 +136,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    fn next(&mut self) {
-        self.candidates.pop();
+    fn give_up(&mut self, endpoint: Arc<Endpoint>) {
+        self.tried.push(endpoint);
         self.fresh = false;
     }
 }

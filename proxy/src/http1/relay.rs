@@ -82,7 +82,7 @@ pub(crate) async fn run(
 ) -> Result<After, Refusal> {
     let name = || relay.way.service.name.clone();
     let metrics = &record.observers().metrics;
-    let mut attempts = Attempts::new(&relay.way.service, metrics, Instant::now(), relay.is_repeatable());
+    let mut attempts = Attempts::new(&relay.way.service, metrics, relay.is_repeatable());
     down.deadline.set(Instant::now(), relay.way.timeout);
     loop {
         let Some((endpoint, connection)) = relay.connect(&mut attempts, down).await? else {
@@ -104,7 +104,7 @@ pub(crate) async fn run(
             Err(Trouble::Timeout) => return Err(relay.timeout()),
             Err(Trouble::Upstream(failure, why)) => {
                 let is_whole = up.upload.passed == 0;
-                if !(is_whole && attempts.may_retry(failure, reused)) {
+                if !(is_whole && attempts.may_retry(up.endpoint, failure, reused)) {
                     return Err(UpstreamError::Failed { service: name(), why }.into());
                 }
             }
