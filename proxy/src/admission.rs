@@ -66,19 +66,18 @@ impl Proxy {
             applied = self.current.when(|applied: &Applied| applied.limits.know(names)).await;
         }
         let outcome = applied.limits.charge(names, head, self.policyd.as_ref()).await;
-        let metrics = &self.observers.metrics;
         match outcome {
             Outcome::Allowed(balances) => {
-                balances.iter().for_each(|balance| metrics.charged(&balance.limit.name, "allowed"));
+                balances.iter().for_each(|balance| record.charged(&balance.limit.name, "allowed"));
                 Ok(balances)
             }
             Outcome::Limited(over) => {
-                metrics.charged(&over.limit.name, if enforces { "limited" } else { "would_limit" });
+                record.charged(&over.limit.name, if enforces { "limited" } else { "would_limit" });
                 record.limited = true;
                 Err(Refusal::Limited(over))
             }
             Outcome::Unavailable { limit, why } => {
-                metrics.charged(&limit, "unavailable");
+                record.charged(&limit, "unavailable");
                 Err(Refusal::LimitUnavailable { limit, why })
             }
         }

@@ -155,6 +155,11 @@ impl<'a> Record<'a> {
         self.observers
     }
 
+    /// It was charged to `limit`, with this outcome.
+    pub(crate) fn charged(&mut self, limit: &str, outcome: &'static str) {
+        self.observers.metrics.charged(self.memo, limit, outcome);
+    }
+
     /// A decision was had on the request with this `head`; `asked` is when it was asked for.
     /// A deny only counts as one if the service `enforces` it.
     pub(crate) fn decided(&mut self, head: &Head<'_>, checked: &Checked, asked: Instant, enforces: bool) {
@@ -176,7 +181,7 @@ impl<'a> Record<'a> {
             Verdict::Deny if !enforces => WOULD_DENY,
             verdict => verdict.as_str(),
         };
-        self.observers.metrics.decided(verdict, checked.source);
+        self.observers.metrics.decided(self.memo, verdict, checked.source);
         self.observers.metrics.shadowed(self.service, &checked.decision);
     }
 

@@ -5,6 +5,7 @@
 //! admit a little less than their rate, never more.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use governor::clock::Clock as GovernorClock;
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use model::{Facts, FailMode, Limit, Operand, Scope, Value};
+use model::{Fact, Facts, FailMode, Limit, Operand, Scope};
 use tokio::time::Instant;
 
 use crate::policy_client::{Charge, Policyd, Taken};
@@ -190,31 +191,44 @@ fn outcome(charged: &[(&Arc<Limit>, String)], taken: Taken) -> Outcome {
 /// The text that tells callers apart. Typed and length-prefixed: no two different lists of values share one,
 /// and a missing value is not an empty one.
 fn key(operands: &[Operand], facts: &impl Facts) -> String {
-    let mut key = String::new();
+    let mut key = String::with_capacity(64);
     for operand in operands {
-        match operand.read(facts, None) {
-            None => key.push('-'),
-            Some(value) => {
-                let text = value.to_string();
-                let tag = match value {
-                    Value::Bool(_) => 'b',
-                    Value::Long(_) => 'l',
-                    Value::Text(_) => 's',
-                    Value::Ip(_) => 'i',
-                    Value::Range(_) => 'r',
-                    Value::Time(_) => 't',
-                    Value::Duration(_) => 'd',
-                    Value::Decimal(_) => 'n',
-                    Value::Texts(_) => 'e',
-                };
-                key.push(tag);
-                key.push_str(&text.len().to_string());
-                key.push(':');
-                key.push_str(&text);
-            }
+        match operand {
+            Operand::Principal => push(&Fact::Text(facts.principal().as_str()), &mut key),
+            Operand::Context(name) => match facts.fact(name, &mut String::new()) {
+                Some(fact) => push(&fact, &mut key),
+                None => key.push('-'),
+            },
+            operand => match operand.read(facts, None) {
+                Some(value) => push(&value.as_fact(), &mut key),
+                None => key.push('-'),
+            },
         }
     }
     key
+}
+
+fn push(fact: &Fact<'_>, key: &mut String) {
+    let tag = match fact {
+        Fact::Bool(_) => 'b',
+        Fact::Long(_) => 'l',
+        Fact::Text(_) => 's',
+        Fact::Ip(_) => 'i',
+        Fact::Range(_) => 'r',
+        Fact::Time(_) => 't',
+        Fact::Duration(_) => 'd',
+        Fact::Decimal(_) => 'n',
+        Fact::Texts(_) => 'e',
+    };
+    key.push(tag);
+    // Into memory, which takes everything.
+    let _written = match fact {
+        Fact::Text(text) => write!(key, "{}:{text}", text.len()),
+        fact => {
+            let text = fact.to_string();
+            write!(key, "{}:{text}", text.len())
+        }
+    };
 }
 
 fn quota(limit: &Limit) -> Option<Quota> {

@@ -34,15 +34,13 @@ pub(crate) struct Metrics {
 /// Direction, service, operation and status of a request.
 pub(crate) type Answered<'a> = (&'static str, &'a str, &'a str, u16);
 
-/// Where the last request of a connection was counted.
+/// Where the last request of a connection was counted: most are like the one before, so that nothing has to be looked
+/// up, and no label written.
 #[derive(Debug, Default)]
-pub(crate) struct Memo(Option<Last>);
-
-#[derive(Debug)]
-struct Last {
-    labels: RequestLabels,
-    requests: Counter,
-    durations: Histogram,
+pub(crate) struct Memo {
+    answered: Option<(RequestLabels, Counter, Histogram)>,
+    decided: Option<(DecisionLabels, Counter)>,
+    charged: Option<(LimitLabels, Counter)>,
 }
 
 /// Keeps a connection counted as open until it is dropped.
@@ -174,32 +172,35 @@ impl Metrics {
 
     /// A response has ended, to a request in a direction, to a service and its operation, with a status. The operation
     /// is one that the bundle declares, or empty.
-    ///
-    /// `memo` knows the last of a connection, for most are like the one before.
-    pub(crate) fn answered(&self, memo: &mut Memo, labels: Answered<'_>, seconds: f64) {
-        let (direction, service, operation, code) = labels;
-        let same = |last: &&Last| {
-            let RequestLabels { direction: d, service: s, operation: o, code: c } = &last.labels;
-            (*d, s.as_str(), o.as_str(), *c) == labels
+    pub(crate) fn answered(&self, memo: &mut Memo, answered: Answered<'_>, seconds: f64) {
+        let (direction, service, operation, code) = answered;
+        let same = |(labels, ..): &&(RequestLabels, Counter, Histogram)| {
+            (labels.direction, labels.service.as_str(), labels.operation.as_str(), labels.code) == answered
         };
-        if let Some(last) = memo.0.as_ref().filter(same) {
-            last.requests.inc();
-            last.durations.observe(seconds);
-            return;
+        if memo.answered.as_ref().filter(same).is_none() {
+            let (service, operation) = (service.to_owned(), operation.to_owned());
+            let durations = DurationLabels { direction, service: service.clone() };
+            let durations = self.durations.get_or_create(&durations).clone();
+            let labels = RequestLabels { direction, service, operation, code };
+            let requests = self.requests.get_or_create(&labels).clone();
+            memo.answered = Some((labels, requests, durations));
         }
-        let (service, operation) = (service.to_owned(), operation.to_owned());
-        let durations =
-            self.durations.get_or_create(&DurationLabels { direction, service: service.clone() }).clone();
-        let labels = RequestLabels { direction, service, operation, code };
-        let requests = self.requests.get_or_create(&labels).clone();
-        requests.inc();
-        durations.observe(seconds);
-        memo.0 = Some(Last { labels, requests, durations });
+        if let Some((_, requests, durations)) = &memo.answered {
+            requests.inc();
+            durations.observe(seconds);
+        }
     }
 
-    /// A decision was enforced, or only observed; the cache has `cached` entries.
-    pub(crate) fn decided(&self, verdict: &'static str, source: Source) {
-        self.decisions.get_or_create(&DecisionLabels { verdict, source: source.as_str() }).inc();
+    /// A decision was enforced, or only observed.
+    pub(crate) fn decided(&self, memo: &mut Memo, verdict: &'static str, source: Source) {
+        let labels = DecisionLabels { verdict, source: source.as_str() };
+        if memo.decided.as_ref().filter(|(last, _)| *last == labels).is_none() {
+            let counter = self.decisions.get_or_create(&labels).clone();
+            memo.decided = Some((labels, counter));
+        }
+        if let Some((_, counter)) = &memo.decided {
+            counter.inc();
+        }
     }
 
     /// So many decisions are cached.
@@ -221,8 +222,16 @@ impl Metrics {
     }
 
     /// A request was charged to `limit`: `allowed`, `limited`, `would_limit` or `unavailable`.
-    pub(crate) fn charged(&self, limit: &str, outcome: &'static str) {
-        self.limit_outcomes.get_or_create(&LimitLabels { limit: limit.to_owned(), outcome }).inc();
+    pub(crate) fn charged(&self, memo: &mut Memo, limit: &str, outcome: &'static str) {
+        let same = |(last, _): &&(LimitLabels, Counter)| last.limit == limit && last.outcome == outcome;
+        if memo.charged.as_ref().filter(same).is_none() {
+            let labels = LimitLabels { limit: limit.to_owned(), outcome };
+            let counter = self.limit_outcomes.get_or_create(&labels).clone();
+            memo.charged = Some((labels, counter));
+        }
+        if let Some((_, counter)) = &memo.charged {
+            counter.inc();
+        }
     }
 
     /// An endpoint is left out for a while.

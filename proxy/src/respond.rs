@@ -2,6 +2,7 @@
 //!
 //! A small JSON object with a stable `error` code, words for people, and the request's id to find it by.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,24 +157,25 @@ pub(crate) fn rate_limit(balances: &[Balance]) -> Option<(String, String)> {
     if balances.is_empty() {
         return None;
     }
-    let list = |item: fn(&Balance) -> String| balances.iter().map(item).collect::<Vec<_>>().join(", ");
-    let policy = list(|balance| {
-        let rate = balance.limit.rate;
-        format!("{};q={};w={}", quoted(&balance.limit.name), rate.count, seconds(rate.window))
-    });
-    let state = list(|balance| {
+    let (mut policy, mut state) = (String::with_capacity(64), String::with_capacity(64));
+    for balance in balances {
+        let limit = &balance.limit;
         let wait = if balance.remaining == 0 && !balance.retry_after.is_zero() {
             balance.retry_after
         } else {
             balance.reset
         };
-        format!(
-            "{};r={};t={}",
-            quoted(&balance.limit.name),
-            balance.remaining,
-            wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-        )
-    });
+        let wait = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        if !policy.is_empty() {
+            policy.push_str(", ");
+            state.push_str(", ");
+        }
+        quote(&limit.name, &mut policy);
+        quote(&limit.name, &mut state);
+        // Into memory, which takes everything.
+        let _written = write!(policy, ";q={};w={}", limit.rate.count, seconds(limit.rate.window));
+        let _written = write!(state, ";r={};t={wait}", balance.remaining);
+    }
     Some((policy, state))
 }
 
@@ -189,18 +191,17 @@ fn seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// A structured field's string (RFC 9651 3.3.3), which holds visible ASCII only.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from('"');
+/// Writes a structured field's string (RFC 9651 3.3.3), which holds visible ASCII only.
+fn quote(text: &str, out: &mut String) {
+    out.push('"');
     for c in text.chars() {
         match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            ' '..='~' => quoted.push(c),
-            _ => quoted.push('?'),
+            '"' | '\\' => out.extend(['\\', c]),
+            ' '..='~' => out.push(c),
+            _ => out.push('?'),
         }
     }
-    quoted.push('"');
-    quoted
+    out.push('"');
 }
 
 fn denied_message(decision: &Decision) -> &str {

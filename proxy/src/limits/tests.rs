@@ -3,7 +3,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use model::{Action, Attributes, Decision, Name, Principal};
+use model::{Action, Attributes, Decision, Name, Principal, Value};
 
 use super::*;
 use crate::policy_client::{Held, Unavailable};
