@@ -299,6 +299,7 @@ async fn prepare_one(
         access_log: options.access_log.clone(),
         decision_log: options.decision_logs.as_deref().map(|folder| decision_log(folder, &instance.name)),
         workers: 0,
+        max_requests: proxy::config::MAX_REQUESTS,
         base_dir: options.bundle.clone(),
     };
     let listeners = proxy::app::bind(&config)

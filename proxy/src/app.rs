@@ -20,6 +20,7 @@ use crate::decision_log::DecisionLog;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
 use crate::listener::Listener;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::policy_client::{Client, Parts, Watcher};
 use crate::pool;
@@ -184,7 +185,9 @@ impl Frame {
         });
         let sweeping = sweep::until_stopped(Arc::clone(&proxy), self.lifecycle.clone());
         drop(self.lifecycle.spawn(sweeping));
-        for (number, listeners) in sockets.listeners(&source, &proxy.clock).into_iter().enumerate() {
+        for (number, listeners) in
+            sockets.listeners(&source, &proxy.clock, config.max_requests).into_iter().enumerate()
+        {
             let (proxy, lifecycle) = (Arc::clone(&proxy), self.lifecycle.clone());
             if config.workers > 0 {
                 worker::start(number, listeners, proxy, lifecycle).context("a thread can't be started")?;
@@ -241,11 +244,11 @@ impl Listeners {
 
 impl Sockets {
     /// The listeners of each worker.
-    fn listeners(self, source: &Source, clock: &Clock) -> Vec<Vec<Listener>> {
+    fn listeners(self, source: &Source, clock: &Clock, requests_max: usize) -> Vec<Vec<Listener>> {
         let mutual = tls::server_config(source, clock.clone(), ClientAuth::Required, pool::ALPN);
         let listener = |(direction, socket)| {
             let tls = (direction == Direction::Inbound).then(|| Arc::clone(&mutual));
-            Listener { socket, direction, tls }
+            Listener { socket, direction, load: Load::new(requests_max), tls }
         };
         self.of_workers.into_iter().map(|sockets| sockets.into_iter().map(listener).collect()).collect()
     }

@@ -51,6 +51,8 @@ pub struct Config {
     pub decision_log: Option<DecisionLogDestination>,
     /// How many threads serve connections; 0: those of the runtime that the proxy is built on.
     pub workers: usize,
+    /// How many requests may be under way at once, of each way in and worker.
+    pub max_requests: usize,
     /// Where relative file names of report handlers start.
     pub base_dir: PathBuf,
 }
@@ -61,6 +63,9 @@ const JOIN_TOKEN_MAX: usize = 4096;
 const ROTATE_MIB: (RangeInclusive<u64>, u64) = (1..=10_240, 64);
 /// The threads that serve connections; as many as there are cores, if not said.
 const WORKERS: RangeInclusive<u64> = 1..=WORKERS_MAX;
+/// The requests that may be under way at once, if not said.
+pub const MAX_REQUESTS: usize = 4096;
+const MAX_REQUESTS_RANGE: (RangeInclusive<u64>, u64) = (1..=1_000_000, MAX_REQUESTS as u64);
 /// How many decision logs are kept besides the one that is written.
 const KEEP: (RangeInclusive<u64>, u64) = (0..=1000, 8);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -84,6 +89,7 @@ struct RawConfig {
     access_log: Option<String>,
     decision_log: Option<RawDecisionLog>,
     workers: Option<Spanned<u64>>,
+    max_requests: Option<Spanned<u64>>,
     report_files: Option<PathBuf>,
 }
 
@@ -142,6 +148,7 @@ impl Reader<'_> {
         let join_token = self.join_token(raw.join_token, raw.join_token_file);
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         let workers = self.number(raw.workers.as_ref(), &(WORKERS, cores.min(WORKERS_MAX)));
+        let max_requests = self.number(raw.max_requests.as_ref(), &MAX_REQUESTS_RANGE);
         let decision_log = raw.decision_log.map(|raw| self.decision_log(&raw));
         Some(Config {
             instance: instance?,
@@ -168,6 +175,7 @@ impl Reader<'_> {
                 None => None,
             },
             workers: usize::try_from(workers?).ok()?,
+            max_requests: usize::try_from(max_requests?).ok()?,
             base_dir: raw.report_files.map_or_else(|| self.folder.to_owned(), |path| self.folder.join(path)),
         })
     }

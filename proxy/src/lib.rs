@@ -6,6 +6,7 @@
 //! - `worker`: the threads; `listener`: accepts connections, over TLS where it must; `stream`: their bytes;
 //! - `http1`: the protocol; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
 //! - `path`, `ids`: parts of the one form in which a request is decided on and forwarded;
+//! - `load`: whether there is room for one more;
 //! - `request`: where it goes, and whether it may: a table of contents of what follows;
 //! - `attributes`: what policies see of it;
 //! - `admission`: whether it may pass, as the service's enforcement has it;
@@ -44,6 +45,7 @@ mod http1;
 mod ids;
 mod limits;
 mod listener;
+mod load;
 mod metrics;
 mod path;
 mod policy_client;

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::exchange::Direction;
 use crate::http1;
+use crate::load::Load;
 use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
 
@@ -28,6 +29,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     pub socket: std::net::TcpListener,
     pub direction: Direction,
+    /// The requests that come this way.
+    pub load: Load,
     /// For listeners that demand a verified peer.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -58,6 +61,7 @@ impl Listener {
                         stream,
                         address,
                         self.direction,
+                        self.load.clone(),
                         acceptor.clone(),
                         Arc::clone(&proxy),
                         lifecycle.clone(),
@@ -84,6 +88,7 @@ async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     direction: Direction,
+    load: Load,
     acceptor: Option<TlsAcceptor>,
     proxy: Arc<Proxy>,
     lifecycle: Lifecycle,
@@ -91,7 +96,7 @@ async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "can't set TCP_NODELAY");
     }
-    let connection = |peer| Connection { direction, address: address.ip(), peer };
+    let connection = |peer| Connection { direction, address: address.ip(), peer, load };
     let Some(acceptor) = acceptor else {
         return http1::serve(Stream::Plain(stream), connection(None), &proxy, &lifecycle).await;
     };

@@ -18,6 +18,7 @@ use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
 use crate::http1::{Forward, Introduction};
 use crate::limits::Balance;
+use crate::load::Load;
 use crate::path::Query;
 use crate::policy_client::Policyd;
 use crate::respond::{self, Refusal};
@@ -44,6 +45,8 @@ pub(crate) struct Connection {
     pub address: IpAddr,
     /// Who is at the other end, if it was verified.
     pub peer: Option<Peer>,
+    /// The requests that have come the same way.
+    pub load: Load,
 }
 
 /// Where a request may go.

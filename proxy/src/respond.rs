@@ -29,6 +29,9 @@ pub(crate) enum Refusal {
     /// Its head is malformed.
     #[error("{0}")]
     Malformed(#[from] Malformed),
+    /// Too many requests are under way.
+    #[error("too many requests are under way here")]
+    Overloaded,
     /// Its target has no single reading.
     #[error("{0}")]
     Path(#[from] PathError),
@@ -78,6 +81,7 @@ impl Refusal {
             Self::Malformed(Malformed::HeadTooLarge) => "headers_too_large",
             Self::Malformed(Malformed::HeadTimeout) => "request_timeout",
             Self::Malformed(_) | Self::Path(_) => "bad_request",
+            Self::Overloaded => "overloaded",
             Self::Denied(_) => "denied",
             Self::PolicyUnavailable(_) => "policy_unavailable",
             Self::Limited(_) => "limited",
@@ -99,7 +103,8 @@ impl Refusal {
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchService(_) => StatusCode::NOT_FOUND,
-            Self::PolicyUnavailable(_)
+            Self::Overloaded
+            | Self::PolicyUnavailable(_)
             | Self::LimitUnavailable { .. }
             | Self::NoConfig
             | Self::Upstream(UpstreamError::NoneHealthy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
@@ -141,12 +146,18 @@ pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) ->
         let named = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
         set(headers, &POLICY, &named);
     }
-    if let Refusal::Limited(over) = refusal {
-        headers.insert(header::RETRY_AFTER, seconds(over.retry_after).into());
-        if let Some((policy, state)) = rate_limit(std::slice::from_ref(over)) {
-            set(headers, &RATE_LIMIT_POLICY, &policy);
-            set(headers, &RATE_LIMIT, &state);
+    match refusal {
+        Refusal::Limited(over) => {
+            headers.insert(header::RETRY_AFTER, seconds(over.retry_after).into());
+            if let Some((policy, state)) = rate_limit(std::slice::from_ref(over)) {
+                set(headers, &RATE_LIMIT_POLICY, &policy);
+                set(headers, &RATE_LIMIT, &state);
+            }
         }
+        Refusal::Overloaded => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
     }
     response
 }

@@ -136,7 +136,12 @@ impl Session<'_> {
                 return down.answer(&answer, arrival.at, is_head, After::Linger).await;
             }
         };
-        match Forward::of(&request, &self.introduction) {
+        let under_way = self.connection.load.begin();
+        let forward = match under_way {
+            Some(_) => Forward::of(&request, &self.introduction),
+            None => Err(Refusal::Overloaded),
+        };
+        match forward {
             Ok(forward) => self.pass(down, memo, arrival, &request, &forward).await,
             Err(refusal) => {
                 let line = (request.method(), request.target().map_or("", |target| target.path));
@@ -317,5 +322,64 @@ impl Downstream {
             Poll::Ready(())
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Our side of a connection, on which `read` has come so far, and the caller's.
+    async fn connection(read: &[u8]) -> (Downstream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut kept = Buffer::default();
+        kept.extend(read);
+        let deadline = Deadline::new(Instant::now(), IDLE_TIMEOUT);
+        (Downstream { stream: Stream::Plain(stream), read: kept, deadline }, caller)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_was_begun_has_to_end_soon() {
+        for (begun, patience, refused) in [
+            ("GET / HTTP/1.1\r\nHost:", HEAD_TIMEOUT, Some((Malformed::HeadTimeout, false))),
+            ("HEAD / HT", HEAD_TIMEOUT, Some((Malformed::HeadTimeout, true))),
+            ("", IDLE_TIMEOUT, None),
+            ("\r\n\r\n", IDLE_TIMEOUT, None),
+        ] {
+            let (mut down, _caller) = connection(begun.as_bytes()).await;
+            let start = Instant::now();
+            let received = down.next_head(pin!(std::future::pending())).await;
+            assert_eq!(received.map(Result::unwrap_err), refused, "{begun:?}");
+            assert_eq!(start.elapsed(), patience, "{begun:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_is_met_between_two_requests_only() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let (mut down, mut caller) = connection(&head[..9]).await;
+        caller.write_all(&head[9..]).await.unwrap();
+        let received = down.next_head(pin!(async {})).await;
+        assert_eq!(received.unwrap().unwrap().unused(), head);
+        assert!(down.next_head(pin!(async {})).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_takes_nothing_is_not_waited_for_long() {
+        let (mut down, _caller) = connection(b"").await;
+        let mut much = Buffer::default();
+        much.extend(&vec![b'x'; 64 * 1024 * 1024]);
+        let start = Instant::now();
+        assert!(!down.write(much).await);
+        assert_eq!(start.elapsed(), ANSWER_TIMEOUT);
+        // Nor does it say that it has nothing more to say.
+        let start = Instant::now();
+        down.close(true).await;
+        assert_eq!(start.elapsed(), LINGER);
     }
 }

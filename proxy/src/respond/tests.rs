@@ -117,6 +117,7 @@ fn each_refusal_has_its_status_and_code() {
         (Refusal::Path(PathError::Ambiguous), 400, "bad_request"),
         (Refusal::PolicyUnavailable(String::new()), 503, "policy_unavailable"),
         (Refusal::LimitUnavailable { limit: String::new(), why: String::new() }, 503, "limit_unavailable"),
+        (Refusal::Overloaded, 503, "overloaded"),
         (Refusal::NoSuchService(service()), 404, "no_such_service"),
         (Refusal::NoConfig, 503, "not_ready"),
         (UpstreamError::NoneHealthy { service: service() }.into(), 503, "no_healthy_upstream"),

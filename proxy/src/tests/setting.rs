@@ -101,6 +101,7 @@ impl Setting {
             access_log: AccessLogDestination::Off,
             decision_log: None,
             workers: 0,
+            max_requests: 4096,
             base_dir: std::path::PathBuf::new(),
         };
         change(&mut config);

@@ -1,11 +1,11 @@
 //! What a proxy does besides one request and one response of known length: upgrades, interim responses, both
 //! directions at once, and callers that go away.
 
+use identity::Source;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::http1::{accept, ingress, read_head, scripted};
-use super::setting::Setting;
-use super::wire::Wire;
+use super::setting::*;
 
 #[tokio::test]
 async fn after_an_upgrade_both_sides_speak_freely() {
@@ -163,4 +163,28 @@ async fn chunks_that_are_broken_are_refused_and_trailers_say_nothing_about_the_m
     let mut body = vec![0; passed.len()];
     stream.read_exact(&mut body).await.unwrap();
     assert_eq!(String::from_utf8(body).unwrap(), passed);
+}
+
+#[tokio::test]
+async fn beyond_its_limit_a_proxy_says_so_at_once() {
+    let setting = Setting::new().await;
+    let (upstream, address) = scripted().await;
+    let source = Source::fixed(setting.pki.identity(&id("shop"), HOUR));
+    let proxy = setting.proxy_with("shop", address, source, |config| config.max_requests = 1).await;
+    proxy.readiness.until_ready().await;
+    let mut first = Wire::open(ingress(&proxy)).await;
+    first.write("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    let mut stream = accept(&upstream).await;
+    let mut second = Wire::open(ingress(&proxy)).await;
+    second.write("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    let shed = second.response(false).await;
+    assert_eq!(
+        (shed.status, shed.error().as_str(), shed.header("retry-after")),
+        (503, "overloaded", Some("1"))
+    );
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    assert_eq!(first.response(true).await.status, 204);
+    // The connection on which it was said takes the next request, for which there is room now.
+    second.write("GET /again HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    assert!(read_head(&mut stream).await.starts_with("GET /again "));
 }
