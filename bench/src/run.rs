@@ -1,0 +1,157 @@
+//! The command: which jobs, how long, and what is told of them.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use daemon::Clock;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::envoy;
+use crate::machine::Machine;
+use crate::measure::{self, Measured, OTHERS, Options};
+use crate::report;
+use crate::results::{self, Entry, Results};
+use crate::row::{ROWS, Row};
+use crate::stats::Spread;
+use crate::tidegate::{self, Ca};
+
+/// What is measured, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Measure these jobs alone
+    #[arg(long, value_name = "JOB", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How often both sides have their turn
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// How long a turn takes, after a warm-up
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    seconds: f64,
+    /// Leave Envoy out, tell the process ids of the proxies, and write nothing
+    #[arg(long)]
+    tidegate_only: bool,
+    /// Measure this program, rather than build one
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Leave docs/benchmarks.md and its figures as they are
+    #[arg(long)]
+    dry_run: bool,
+    /// Tell which jobs there are
+    #[arg(long)]
+    list: bool,
+}
+
+/// Before each turn.
+const WARM_UP_SECONDS: f64 = 0.3;
+
+impl Run {
+    pub(crate) fn run(&self) -> Result<ExitCode> {
+        if self.list {
+            ROWS.iter().for_each(|row| println!("{:<12} {}", row.id, row.title));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let rows = self.rows()?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate is in no repository")?;
+        let target = root.join("target/bench");
+        std::fs::create_dir_all(&target)?;
+        let binary = match &self.program {
+            Some(program) => program.clone(),
+            None => {
+                println!("building Tidegate");
+                tidegate::build(root)?
+            }
+        };
+        let envoy = if self.tidegate_only { None } else { Some(envoy::install(&target)?) };
+        let machine = Machine::this(root, &binary, envoy.as_deref())?;
+        let options = Options {
+            rounds: self.rounds.into(),
+            seconds: self.seconds,
+            warm_up_seconds: WARM_UP_SECONDS,
+            envoy,
+        };
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&target)?;
+        let ca = Ca::start(&binary, folder.path(), OTHERS)?;
+        let mut is_clean = true;
+        for row in rows {
+            let measured = run_one(&row, &ca, &options, folder.path())?;
+            is_clean &= measured.faults().is_empty();
+            if !self.tidegate_only && !self.dry_run {
+                self.keep(root, &row, measured, &machine)?;
+            }
+        }
+        Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
+    /// Writes what was measured, job by job: a run that is stopped keeps what it has.
+    fn keep(&self, root: &Path, row: &Row, measured: Measured, machine: &Machine) -> Result<()> {
+        let path = root.join("docs/benchmarks/dataplane.json");
+        let mut results = Results::load(&path)?;
+        let measured_at = Clock::system().now().strftime("%-d %b %Y").to_string();
+        let entry = Entry { measured_at, machine: machine.clone(), seconds: self.seconds, measured };
+        results.0.insert(row.id.to_owned(), entry);
+        results.save(&path)?;
+        report::write(&root.join("docs/benchmarks.md"), &results)
+    }
+
+    fn rows(&self) -> Result<Vec<Row>> {
+        if self.only.is_empty() {
+            return Ok(ROWS.to_vec());
+        }
+        let known =
+            |id: &String| Row::called(id).with_context(|| format!("there is no job `{id}`; see `--list`"));
+        self.only.iter().map(known).collect()
+    }
+}
+
+fn run_one(row: &Row, ca: &Ca, options: &Options, folder: &Path) -> Result<Measured> {
+    let folder = folder.join(row.id);
+    std::fs::create_dir(&folder)?;
+    let progress = progress();
+    let measured = measure::measure(row, ca, options, &folder, &|step| {
+        progress.set_message(format!("{}: {step}", row.id));
+    });
+    progress.finish_and_clear();
+    let measured = measured.with_context(|| format!("the job `{}`", row.id))?;
+    std::fs::remove_dir_all(&folder)?;
+    tell(row, &measured);
+    Ok(measured)
+}
+
+fn tell(row: &Row, measured: &Measured) {
+    let (ours, theirs) = (results::each(&measured.tidegate), results::each(&measured.envoy));
+    let spread = |spread: Option<Spread>| {
+        spread.map_or_else(|| "-".to_owned(), |s| format!("{:.2} ({:.2}-{:.2})", s.median, s.min, s.max))
+    };
+    println!(
+        "{:<10} Tidegate {} µs, Envoy {} µs, ratio {}",
+        row.id,
+        spread(Spread::of(ours.iter().copied())),
+        spread(Spread::of(theirs.iter().copied())),
+        spread(Spread::of_ratios(&ours, &theirs)),
+    );
+    for fault in measured.faults() {
+        println!("{:<10} FAILED: {fault}", row.id);
+    }
+}
+
+fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+    let bar = ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_error| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn seconds(text: &str) -> Result<f64> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => bail!("a turn takes 0.1 to 3600 seconds"),
+    }
+}
