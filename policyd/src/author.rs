@@ -1,6 +1,6 @@
 //! The tools of those who write policies: what `tidegate policy …` runs, each over loaded bundles, without a daemon.
 //!
-//! Pure, but for [`replay`], which reads a log. Nothing that serves depends on them, except that the loader knows
+//! Pure, but for [`replay`], which reads a log, and [`diff::symbolic`], which runs a solver. Nothing that serves depends on them, except that the loader knows
 //! the names of the lints which an `@allow` may name.
 //!
 //! - [`lint`]: what an author most likely meant otherwise;

@@ -25,7 +25,7 @@ enum How {
     Unpack,
 }
 
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 5] = [
     Program {
         name: "promtool",
         why: "checks every /metrics page as Prometheus would",
@@ -48,6 +48,12 @@ const PROGRAMS: [Program; 4] = [
         name: "openssl",
         why: "makes keys for signed bundles, and verifies their signatures",
         package: "openssl",
+        how: How::Install,
+    },
+    Program {
+        name: "cvc5",
+        why: "proves that bundles decide alike, for `tidegate policy diff`",
+        package: "cvc5",
         how: How::Install,
     },
 ];

@@ -12,7 +12,7 @@ use std::process::Output;
 
 use tempfile::TempDir;
 
-use crate::run::run;
+use crate::run::{cvc5, run, tidegate};
 
 const MESH: &str = "trust_domain: a.example\nservices: {orders: {namespace: shop}}\n";
 const ACL: &str = r#"@id("readers") permit (principal, action == Action::"http", resource == Service::"orders")
@@ -78,7 +78,13 @@ fn what_the_document_shows_is_what_a_user_sees() {
     for transcript in transcripts {
         let (typed, shown) = transcript.split_once('\n').unwrap();
         let typed: Vec<&str> = typed.split(' ').map(real).collect();
-        let output = run(&typed);
+        // Without it, only what it finds would be missing.
+        let solver =
+            if typed.contains(&"diff") { cvc5("what_the_document_shows_is_what_a_user_sees") } else { None };
+        if solver.is_none() && typed.contains(&"diff") {
+            continue;
+        }
+        let output = tidegate(&typed).env("CVC5", solver.unwrap_or_default()).output().unwrap();
         let printed =
             text(&output.stdout).replace(log, "decisions.jsonl").replace(folder, "policies/bookinfo");
         assert_eq!(shown, printed, "{}", text(&output.stderr));

@@ -1,14 +1,30 @@
 //! Runs the `tidegate` program as a user would.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 
-/// The program, with no colour and no logs but errors, whatever the environment says.
+/// The program, with no colour, no logs but errors and no solver, whatever the environment says.
 pub(crate) fn tidegate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    command.env_remove("TIDEGATE_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
+    command.env_remove("TIDEGATE_LOG").env("NO_COLOR", "1").env("CVC5", NO_SOLVER).stdin(Stdio::null());
     command
+}
+
+/// A solver that there is not.
+pub(crate) const NO_SOLVER: &str = "no/such/solver";
+
+/// Where cvc5 is installed. If it is not, says that `test` is skipped for want of it.
+pub(crate) fn cvc5(test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("cvc5")).find(|file| file.is_file());
+    if found.is_none() {
+        // Written past the test harness, which shows what a test prints only when it fails.
+        let line = format!("SKIPPED {test}: `cvc5` is not installed; `cargo xtask test` installs it\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    found
 }
 
 /// Runs the program to its end.

@@ -2,11 +2,12 @@
 //!
 //! Texts are compared by what they are called, so that moving a policy to another file is no difference. Requests are
 //! those at the boundaries of both bundles' conditions (see [`crate::author::boundary`]): where that list is exhaustive and
-//! nothing differs, the two bundles decide alike.
+//! nothing differs, the two bundles decide alike. What a solver proves of all requests is in [`symbolic`].
 
 mod decisions;
 mod items;
 mod report;
+pub mod symbolic;
 
 pub use decisions::{Change, Decisions};
 pub use items::{Edit, Edited};

@@ -38,7 +38,7 @@ pub enum RequestError {
 /// The operation is the one that this bundle gives to method and path: a proxy, or a log, may know another bundle's.
 ///
 /// It is made of values, not of expressions that Cedar would evaluate first: that took half of a check.
-pub(super) fn build(attributes: &Attributes, bundle: &Bundle) -> Result<Request, RequestError> {
+pub(crate) fn build(attributes: &Attributes, bundle: &Bundle) -> Result<Request, RequestError> {
     let schemas = &bundle.schemas;
     let operation = bundle.mesh.operation(attributes);
     let context = ast::Context::Value(Arc::new(context(attributes, operation, schemas)?));
