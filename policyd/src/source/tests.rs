@@ -194,6 +194,28 @@ async fn another_trust_domain_is_refused() {
 
 const LIST: &str = "
 handlers: [{name: blocked, adapter: list, config: {mode: deny, match: exact, file: blocked.txt, refresh: 100ms}}]
+#[tokio::test]
+async fn the_running_task_hears_of_an_edit_of_an_openapi_document() {
+    let parent = tempfile::tempdir().unwrap();
+    let document = |path: &str| {
+        format!(
+            "{{\"openapi\": \"3.1.0\", \"paths\": {{\"{path}\": {{\"get\": {{\"operationId\": \"read\"}}}}}}}}"
+        )
+    };
+    write(&parent, "mesh.yaml", &MESH.replace("namespace: shop,", "namespace: shop, openapi: orders.json,"));
+    write(&parent, "acl.cedar", "permit (principal, action == Action::\"read\", resource);");
+    write(&parent, "orders.json", &document("/"));
+    let source = start(&parent).await.unwrap();
+    let (current, lifecycle) = (source.current(), Lifecycle::new());
+    lifecycle.spawn(source.run(lifecycle.clone()));
+    assert_eq!(verdict(&current).await, Verdict::Allow);
+    write(&parent, "orders.json", &document("/orders"));
+    current.subscribe().wait_for(|snapshot| snapshot.revision.number == 2).await.unwrap();
+    assert_eq!(verdict(&current).await, Verdict::Deny);
+    assert_eq!(current.get().decisions_since("orders").number, 2, "earlier decisions are out of use");
+    assert!(lifecycle.drain(Duration::from_secs(10)).await);
+}
+
 instances: [{name: caller, fields: {value: principal}}]
 rules: [{name: blocked, actions: [{handler: blocked, instances: [caller]}]}]
 ";
