@@ -24,3 +24,6 @@ pub mod lint;
 pub mod replay;
 pub mod unit_test;
 pub mod yaml_schema;
+
+#[cfg(test)]
+mod written;

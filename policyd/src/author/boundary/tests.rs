@@ -1,11 +1,10 @@
-use std::path::Path;
-
 use expect_test::expect;
 use model::{Keys, Room};
 use proptest::prelude::*;
 
 use super::*;
 use crate::author::unit_test::{Answer, word};
+use crate::author::written;
 use crate::bundle::Files;
 
 const MESH: &str = "\
@@ -16,10 +15,7 @@ services:
 ";
 
 fn load(policies: &str) -> Bundle {
-    let texts =
-        [("mesh.yaml", MESH), ("acl.cedar", policies)].map(|(name, text)| (name.to_owned(), text.to_owned()));
-    Bundle::load(&Files { folder: ".".into(), texts: texts.into() })
-        .unwrap_or_else(|findings| panic!("{}", findings.render(false)))
+    written::load(&written::files(&[("mesh.yaml", MESH), ("acl.cedar", policies)]))
 }
 
 /// The path and what is said of it, of the first principal's requests.
@@ -37,8 +33,7 @@ fn lines(bundle: &Bundle, service: &str) -> String {
 
 #[test]
 fn the_requests_of_bookinfo() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/bookinfo"));
-    let bundle = Bundle::load(&Files::read(folder).unwrap()).unwrap();
+    let bundle = written::load(&written::bookinfo());
     expect![[r#"
         126 requests, exhaustive: true
         allow bookinfo.example/ns/bookinfo/sa/details GET /

@@ -1,13 +1,8 @@
-use std::path::Path;
-
 use expect_test::expect;
 
 use super::*;
 use crate::author::unit_test;
-
-fn bookinfo() -> Files {
-    Files::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/bookinfo"))).unwrap()
-}
+use crate::author::written::{bookinfo, load};
 
 /// Bookinfo with these texts replaced.
 fn edited(edits: &[(&str, &str, &str)]) -> Files {
@@ -18,10 +13,6 @@ fn edited(edits: &[(&str, &str, &str)]) -> Files {
         *text = text.replace(from, to);
     }
     files
-}
-
-fn load(files: &Files) -> Bundle {
-    Bundle::load(files).unwrap_or_else(|findings| panic!("{}", findings.render(false)))
 }
 
 fn difference(old: &Files, new: &Files) -> Difference {

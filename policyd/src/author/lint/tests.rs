@@ -1,6 +1,5 @@
-use std::collections::BTreeMap;
-
 use super::*;
+use crate::author::written;
 
 const MESH: &str = "\
 trust_domain: shop.example
@@ -18,15 +17,13 @@ const ENTITIES: &str = r#"[
 ]"#;
 
 fn files(texts: &[(&str, &str)]) -> Files {
-    let all = [("mesh.yaml", MESH), ("entities.json", ENTITIES)].iter().chain(texts);
-    let texts = all.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    Files { folder: "bundle".into(), texts: texts.collect::<BTreeMap<_, _>>() }
+    written::files(&[&[("mesh.yaml", MESH), ("entities.json", ENTITIES)], texts].concat())
 }
 
 /// The lints that find something in a bundle that loads, the validator's included; once a finding.
 fn found(texts: &[(&str, &str)]) -> Vec<String> {
     let files = files(texts);
-    let bundle = Bundle::load(&files).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let bundle = written::load(&files);
     let findings = lint(&bundle, &files);
     let mut names: Vec<String> =
         findings.iter().filter_map(|finding| finding.lint).map(str::to_owned).collect();

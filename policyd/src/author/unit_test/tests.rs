@@ -1,14 +1,12 @@
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::bundle::Files;
+use crate::author::written;
 
 fn bundle() -> Bundle {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/bookinfo"));
-    Bundle::load(&Files::read(folder).unwrap()).unwrap()
+    written::load(&written::bookinfo())
 }
 
 fn parse(text: &str) -> Result<Vec<UnitTest>, daemon::Findings> {
