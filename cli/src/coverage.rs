@@ -30,12 +30,11 @@ pub fn text(coverage: &Coverage, color: bool) -> String {
 pub fn summary(coverage: &Coverage) -> String {
     let (outcomes, policies) = (coverage.outcomes(), coverage.satisfied());
     let never: String = coverage
-        .policies
-        .iter()
+        .enforced()
         .filter(|policy| policy.satisfied == 0)
         .map(|policy| format!("never satisfied: {} ({})\n", title(policy), shown(&policy.place)))
         .collect();
-    let parts = coverage.policies.iter().map(|policy| policy.parts.len()).sum::<usize>() * 2;
+    let parts = coverage.enforced().map(|policy| policy.parts.len()).sum::<usize>() * 2;
     let Share { seen, of } = policies;
     format!(
         "{never}coverage {:.1} %: {seen} of {of} policies satisfied, {} of {parts} outcomes of conditions seen\n",
@@ -46,7 +45,7 @@ pub fn summary(coverage: &Coverage) -> String {
 
 /// What a policy is called where policies, limits and rules stand together.
 pub(crate) fn title(policy: &Covered) -> String {
-    format!("{} `{}`", policy.kind.as_str(), policy.name)
+    format!("{} `{}`", policy.kind.marked(policy.is_shadow), policy.name)
 }
 
 fn add(table: &mut Table, policy: &Covered, color: bool) {

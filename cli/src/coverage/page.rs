@@ -84,7 +84,7 @@ fn policies(coverage: &Coverage) -> Markup {
                     tbody {
                         @for policy in &coverage.policies {
                             tr {
-                                td { span .kind { (policy.kind.as_str()) } " " a href={ "#" (anchor(policy)) } { (policy.name) } }
+                                td { span .kind { (policy.kind.marked(policy.is_shadow)) } " " a href={ "#" (anchor(policy)) } { (policy.name) } }
                                 td .place { (policy.place.file) ":" (policy.place.line) }
                                 td .number { (policy.in_scope) }
                                 td .number { (times(policy.satisfied)) }
@@ -173,7 +173,7 @@ fn source(file: &str, text: &str, policies: &[&Covered]) -> Markup {
                             td .code { (code(text, span, &parts)) }
                             td .seen {
                                 @for policy in &here {
-                                    span .badge { (policy.kind.as_str()) " " (times(policy.satisfied)) " satisfied" }
+                                    span .badge { (policy.kind.marked(policy.is_shadow)) " " (times(policy.satisfied)) " satisfied" }
                                 }
                                 @for tried in parts.iter().filter(|tried| tried.part.place.line == number) {
                                     span class={ "badge " (State::of(tried).class()) } { (counts(tried)) }

@@ -275,8 +275,10 @@ fn deciding(clauses: &Clauses, effect: Verdict) -> Option<Deciding> {
 }
 
 fn by_name(bundle: &Bundle, files: &Files) -> Result<BTreeMap<String, Clauses>, Findings> {
-    let is_policy = |clauses: &Clauses| matches!(clauses.kind, clauses::Kind::Permit | clauses::Kind::Forbid);
-    let all = clauses::read(files, &bundle.mesh)?.into_iter().filter(is_policy);
+    let is_enforced = |clauses: &Clauses| {
+        matches!(clauses.kind, clauses::Kind::Permit | clauses::Kind::Forbid) && !clauses.is_shadow
+    };
+    let all = clauses::read(files, &bundle.mesh)?.into_iter().filter(is_enforced);
     Ok(all.map(|clauses| (clauses.name.clone(), clauses)).collect())
 }
 

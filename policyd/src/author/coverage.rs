@@ -2,7 +2,8 @@
 //!
 //! Each part of a condition has two outcomes, true and false, and each policy has one, that it is satisfied. A part that
 //! Cedar never reached in a request, because one before it ended the evaluation, has no outcome in that request. The
-//! scope is no part: that it does not fit most requests tells nothing.
+//! scope is no part: that it does not fit most requests tells nothing. Shadow policies are tried as well, but no total has
+//! them: what is not enforced can't be tested.
 
 mod lcov;
 
@@ -32,6 +33,8 @@ pub struct Covered {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// Whether it is not enforced.
+    pub is_shadow: bool,
     /// Where it stands.
     pub place: Place,
     /// How many requests its scope fits.
@@ -95,15 +98,20 @@ fn order(clauses: &Clauses) -> (bool, &str, usize) {
 }
 
 impl Coverage {
+    /// What is enforced: all but shadow policies.
+    pub fn enforced(&self) -> impl Iterator<Item = &Covered> {
+        self.policies.iter().filter(|policy| !policy.is_shadow)
+    }
+
     /// All outcomes: that each policy is satisfied, and that each part is true and false.
     pub fn outcomes(&self) -> Share {
-        self.policies.iter().map(Covered::outcomes).fold(Share::default(), Share::and)
+        self.enforced().map(Covered::outcomes).fold(Share::default(), Share::and)
     }
 
     /// The policies that some request satisfied.
     pub fn satisfied(&self) -> Share {
-        let seen = self.policies.iter().filter(|policy| policy.satisfied > 0).count();
-        Share { seen, of: self.policies.len() }
+        let seen = self.enforced().filter(|policy| policy.satisfied > 0).count();
+        Share { seen, of: self.enforced().count() }
     }
 
     /// As a JSON object.
@@ -126,6 +134,7 @@ impl Covered {
         Self {
             name: clauses.name.clone(),
             kind: clauses.kind,
+            is_shadow: clauses.is_shadow,
             place: clauses.place.clone(),
             in_scope: 0,
             satisfied: 0,
@@ -176,6 +185,7 @@ impl Covered {
         };
         json!({
             "kind": self.kind,
+            "shadow": self.is_shadow,
             "name": self.name,
             "place": self.place,
             "in_scope": self.in_scope,

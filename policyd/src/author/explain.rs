@@ -8,6 +8,7 @@ mod reads;
 mod report;
 
 use cedar_policy::{Expression, pst};
+use model::decision::Opinion;
 use model::{Attributes, Value};
 
 pub use change::{Change, Verified, Want};
@@ -23,7 +24,9 @@ use crate::engine::{self, Evaluation, InputError, RequestError};
 pub struct Explanation {
     /// What the policies say.
     pub answer: Answer,
-    /// The policies that concern the service, by id: forbids first.
+    /// What it would be with the shadow policies enforced, if the bundle has any.
+    pub shadow: Option<Opinion>,
+    /// The policies that concern the service, by id: forbids first, shadow policies last.
     pub policies: Vec<Explained>,
     /// How many policies are for other services.
     pub others: usize,
@@ -38,6 +41,8 @@ pub struct Explained {
     pub id: String,
     /// Whether it permits or forbids what satisfies it.
     pub kind: Kind,
+    /// Whether it is tried and not enforced: it has no part in the decision.
+    pub is_shadow: bool,
     /// Where it stands.
     pub place: Place,
     /// The parts that keep it from being satisfied. It is satisfied if there are none.
@@ -77,11 +82,15 @@ pub fn explain(bundle: &Bundle, files: &Files, attributes: &Attributes) -> Resul
     let (mut concerned, others): (Vec<Clauses>, Vec<Clauses>) = all
         .filter(|clauses| matches!(clauses.kind, Kind::Permit | Kind::Forbid))
         .partition(|clauses| concerns(clauses, &evaluation));
-    concerned.sort_by(|left, right| (left.kind, &left.name).cmp(&(right.kind, &right.name)));
+    let order = |clauses: &Clauses| (clauses.is_shadow, clauses.kind, clauses.name.clone());
+    concerned.sort_by_key(order);
+    let enforced = concerned.partition_point(|clauses| !clauses.is_shadow);
+    let deciding = concerned.get(..enforced).unwrap_or_default();
     Ok(Explanation {
         answer: Answer::from_evaluation(bundle, &evaluation),
+        shadow: evaluation.shadow.clone(),
         others: others.len(),
-        changes: change::changes(bundle, &concerned, attributes, &evaluation),
+        changes: change::changes(bundle, deciding, attributes, &evaluation),
         policies: concerned.into_iter().map(|clauses| explained(clauses, &evaluation)).collect(),
     })
 }
@@ -93,8 +102,9 @@ fn concerns(clauses: &Clauses, evaluation: &Evaluation<'_>) -> bool {
 
 fn explained(clauses: Clauses, evaluation: &Evaluation<'_>) -> Explained {
     let mut unmet: Vec<Unmet> = Vec::new();
-    let scope = Condition { is_unless: false, parts: clauses.scope };
-    for Condition { is_unless, parts } in std::iter::once(scope).chain(clauses.conditions) {
+    let Clauses { name: id, kind, is_shadow, place, scope, conditions } = clauses;
+    let scope = Condition { is_unless: false, parts: scope };
+    for Condition { is_unless, parts } in std::iter::once(scope).chain(conditions) {
         let parts = parts.into_iter().map(|part| (part.came_to(evaluation), part));
         let mut parts: Vec<(CameTo, Part)> = parts.collect();
         if is_unless {
@@ -109,7 +119,7 @@ fn explained(clauses: Clauses, evaluation: &Evaluation<'_>) -> Explained {
             }
         }
     }
-    Explained { id: clauses.name, kind: clauses.kind, place: clauses.place, unmet }
+    Explained { id, kind, is_shadow, place, unmet }
 }
 
 /// Of an `unless`: all of its parts if they all hold, the one that fails if Cedar gets there, else none.

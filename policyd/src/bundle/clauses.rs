@@ -22,6 +22,8 @@ pub struct Clauses {
     /// What it is.
     pub kind: Kind,
     /// Where it stands.
+    /// Whether it is tried and not enforced.
+    pub is_shadow: bool,
     pub place: Place,
     /// What its scope asks for, in the order in which Cedar evaluates it. A part that takes anything is left out.
     pub scope: Vec<Part>,
@@ -101,9 +103,10 @@ pub fn read(files: &Files, mesh: &Mesh) -> Result<Vec<Clauses>, Findings> {
     let mut conditions = Conditions::default();
     super::read_conditions(files, mesh, &mut conditions, &mut findings);
     let mut clauses = Vec::new();
-    for policy in policies.by_id() {
+    let enforced = policies.by_id().map(|policy| (policy, false));
+    for (policy, is_shadow) in enforced.chain(policies.shadows().map(|policy| (policy, true))) {
         match of_policy(policy) {
-            Some(taken) => clauses.push(taken),
+            Some(taken) => clauses.push(Clauses { is_shadow, ..taken }),
             None => findings.push(policy.spot().finding(format!("`{}` can't be taken apart", policy.id()))),
         }
     }
@@ -158,6 +161,15 @@ impl Kind {
     }
 }
 
+
+    /// The words for it where policies that are tried and not enforced stand among the others.
+    pub const fn marked(self, is_shadow: bool) -> &'static str {
+        match self {
+            Self::Forbid if is_shadow => "shadow forbid",
+            Self::Permit if is_shadow => "shadow permit",
+            other => other.as_str(),
+        }
+    }
 /// A link is taken apart where its template stands; its scope says what its slots stand for.
 fn of_policy(policy: &Policy) -> Option<Clauses> {
     let spot = policy.written();
@@ -220,6 +232,7 @@ impl Source<'_> {
             conditions: conditions.collect::<Option<_>>()?,
         })
     }
+            is_shadow: false,
 
     fn condition(&self, written: &cst::Cond) -> Option<Condition> {
         let expr = written.expr.as_ref()?.to_expr::<ExprBuilder<()>>().ok()?;

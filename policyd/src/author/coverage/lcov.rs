@@ -1,7 +1,8 @@
 //! Coverage in the form of lcov's tracefiles, which `genhtml`, editors and CI systems read.
 //!
 //! A policy is a function, hit when it is satisfied. A part is a block of two branches, true and false, at its line. A
-//! line is hit as often as what was reached most often of all that starts on it. See `geninfo(1)`.
+//! line is hit as often as what was reached most often of all that starts on it. See `geninfo(1)`. Its readers count what
+//! they find, so shadow policies are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,9 +11,9 @@ use super::{Coverage, Covered, Tried};
 
 /// The tracefile. File names start with `folder`, the bundle's, as its reader calls it.
 pub fn lcov(coverage: &Coverage, folder: &Path) -> String {
-    let files: BTreeSet<&str> = coverage.policies.iter().map(|policy| policy.place.file.as_str()).collect();
+    let files: BTreeSet<&str> = coverage.enforced().map(|policy| policy.place.file.as_str()).collect();
     let record = |file: &&str| {
-        let policies = coverage.policies.iter().filter(|policy| policy.place.file == **file);
+        let policies = coverage.enforced().filter(|policy| policy.place.file == **file);
         record(&folder.join(file), &policies.collect::<Vec<_>>())
     };
     format!("TN:\n{}", files.iter().map(record).collect::<String>())

@@ -1,10 +1,9 @@
-use std::collections::BTreeMap;
-
 use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
 use crate::author::unit_test::RequestText;
+use crate::author::written;
 
 const MESH: &str = "trust_domain: a.example\nservices: {orders: {namespace: shop}, users: {}}\n";
 const ACL: &str = r#"@id("reads")
@@ -23,15 +22,17 @@ limits:
     rate: 1/s
 ";
 
-fn files() -> Files {
-    let texts = [("mesh.yaml", MESH), ("acl.cedar", ACL), ("limits.yaml", LIMITS)];
-    let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned()));
-    Files { texts: BTreeMap::from(texts), ..Files::default() }
+fn files(acl: &str) -> Files {
+    written::files(&[("mesh.yaml", MESH), ("acl.cedar", acl), ("limits.yaml", LIMITS)])
 }
 
 fn of(requests: &[RequestText]) -> Coverage {
-    let files = files();
-    let bundle = Bundle::load(&files).unwrap();
+    measured(ACL, requests)
+}
+
+fn measured(acl: &str, requests: &[RequestText]) -> Coverage {
+    let files = files(acl);
+    let bundle = written::load(&files);
     let attributes: Vec<Attributes> =
         requests.iter().map(|request| request.attributes(&bundle.mesh).unwrap()).collect();
     measure(&bundle, &files, &attributes).unwrap()
@@ -51,7 +52,7 @@ fn request(method: &str, path: &str, old: Option<&str>) -> RequestText {
 fn told(coverage: &Coverage) -> Vec<String> {
     let policy = |policy: &Covered| {
         let Covered { name, in_scope, satisfied, .. } = policy;
-        let head = format!("{} {name}: {satisfied} of {in_scope}", policy.kind.as_str());
+        let head = format!("{} {name}: {satisfied} of {in_scope}", policy.kind.marked(policy.is_shadow));
         let part = |Tried { part, held, did_not, failed }: &Tried| {
             format!("  {}: {held} {did_not} {failed}", part.text)
         };
@@ -135,6 +136,22 @@ fn what_cedar_does_not_reach_is_not_counted() {
 }
 
 #[test]
+fn shadow_policies_are_shown_and_no_total_has_them() {
+    let tried = "@id(\"tried\") @shadow(\"true\") forbid (principal, action == Action::\"http\", resource) \
+                 when { context.path like \"/orders/*\" };\n";
+    let requests = [request("GET", "/orders/1", None), request("GET", "/", None)];
+    let (without, with) = (of(&requests), measured(&format!("{ACL}{tried}"), &requests));
+    assert!(!told(&without).join("\n").contains("tried"));
+    let shown = told(&with);
+    assert_eq!(shown[6..8], ["shadow forbid tried: 1 of 2", "  context.path like \"/orders/*\": 1 1 0"]);
+    assert_eq!((with.outcomes(), with.satisfied()), (without.outcomes(), without.satisfied()));
+    let folder = std::path::Path::new("");
+    assert_eq!(lcov(&with, folder), lcov(&without, folder));
+    assert_eq!(with.json()["policies"][2]["shadow"], true);
+    assert_eq!(with.json()["policies"][0]["shadow"], false);
+}
+
+#[test]
 fn nothing_is_seen_without_requests() {
     let coverage = of(&[]);
     assert_eq!(coverage.outcomes(), Share { seen: 0, of: 16 });
@@ -160,7 +177,7 @@ proptest! {
     ) {
         let requests: Vec<RequestText> =
             methods.iter().map(|(method, path, old)| request(method, path, old.as_deref())).collect();
-        let bundle = Bundle::load(&files()).unwrap();
+        let bundle = written::load(&files(ACL));
         let satisfied = |request: &&RequestText| {
             let opinion = engine::evaluate(&bundle, &request.attributes(&bundle.mesh).unwrap()).unwrap().opinion;
             opinion.reasons == ["reads"]

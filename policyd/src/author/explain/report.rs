@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use daemon::Excerpt;
 use model::Verdict;
+use model::decision::Opinion;
 use serde_json::{Map, Value, json};
 
 use super::{CameTo, Change, Explained, Explanation, Place, Unmet, Verified, Want};
-use crate::author::unit_test::word;
+use crate::author::unit_test::{quoted, word};
 use crate::bundle::Files;
 
 /// The decision, then each policy with the parts that do not hold, and the values these read. `files` are those that
@@ -15,6 +16,13 @@ use crate::bundle::Files;
 pub fn text(explanation: &Explanation, files: &Files, color: bool) -> String {
     let answer = &explanation.answer;
     let mut text = format!("{}: {}\n", word(answer.decision), answer.message);
+    if let Some(Opinion { verdict, reasons, message, .. }) = &explanation.shadow {
+        let why = match verdict {
+            Verdict::Allow => format!("permitted by {}", quoted(&reasons.iter().cloned().collect())),
+            Verdict::Deny => message.clone(),
+        };
+        text.push_str(&format!("with the shadow policies enforced, {}: {why}\n", word(*verdict)));
+    }
     for policy in &explanation.policies {
         text.push('\n');
         text.push_str(&policy_text(policy, files, color));
@@ -39,6 +47,7 @@ pub fn json(explanation: &Explanation) -> Value {
         "policies": answer.policies,
         "limits": answer.limits,
         "rules": answer.rules,
+        "shadow": explanation.shadow.as_ref().map(shadow_json),
         "explained": explanation.policies.iter().map(policy_json).collect::<Vec<_>>(),
         "others": explanation.others,
         "changes": explanation.changes.iter().map(change_json).collect::<Vec<_>>(),
@@ -75,11 +84,15 @@ fn changes_text(explanation: &Explanation) -> String {
 }
 
 fn policy_text(policy: &Explained, files: &Files, color: bool) -> String {
-    let satisfied = if policy.unmet.is_empty() { "satisfied" } else { "not satisfied" };
+    let satisfied = match (policy.unmet.is_empty(), policy.is_shadow) {
+        (true, false) => "satisfied",
+        (true, true) => "satisfied, and not enforced",
+        (false, _) => "not satisfied",
+    };
     let Place { file, line, column, .. } = &policy.place;
     let remark = |unmet: &Unmet| (unmet.part.place.start..unmet.part.place.end, remark(unmet));
     let excerpt = Excerpt {
-        kind: policy.kind.as_str(),
+        kind: policy.kind.marked(policy.is_shadow),
         title: &format!("`{}` is {satisfied}", policy.id),
         file,
         source: files.text(file).unwrap_or_default(),
@@ -100,11 +113,17 @@ fn remark(unmet: &Unmet) -> String {
     if values.is_empty() { came_to.to_owned() } else { format!("{came_to}: {}", values.join(", ")) }
 }
 
+fn shadow_json(shadow: &Opinion) -> Value {
+    let Opinion { verdict, reasons, message, .. } = shadow;
+    json!({"decision": verdict, "policies": reasons, "message": message})
+}
+
 fn policy_json(policy: &Explained) -> Value {
     let unmet: Vec<Value> = policy.unmet.iter().map(unmet_json).collect();
     json!({
         "id": policy.id,
         "effect": policy.kind,
+        "shadow": policy.is_shadow,
         "place": policy.place,
         "satisfied": policy.unmet.is_empty(),
         "unmet": unmet,

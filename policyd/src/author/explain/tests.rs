@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::author::unit_test::RequestText;
+use crate::author::written;
 
 const MESH: &str = "trust_domain: a.example\nservices: {orders: {namespace: shop}, users: {}}\n";
 const ACL: &str = r#"@id("shop-reads")
@@ -33,13 +34,12 @@ permit (principal, action, resource == Service::"users");
 "#;
 
 fn files(acl: &str) -> Files {
-    let texts = BTreeMap::from([("mesh.yaml".into(), MESH.to_owned()), ("acl.cedar".into(), acl.to_owned())]);
-    Files { texts, ..Files::default() }
+    written::files(&[("mesh.yaml", MESH), ("acl.cedar", acl)])
 }
 
 fn of(acl: &str, request: &RequestText) -> Explanation {
     let files = files(acl);
-    let bundle = Bundle::load(&files).unwrap();
+    let bundle = written::load(&files);
     let request = RequestText { service: "orders".to_owned(), ..request.clone() };
     explain(&bundle, &files, &request.attributes(&bundle.mesh).unwrap()).unwrap()
 }
@@ -197,6 +197,25 @@ fn a_satisfied_policy_has_nothing_more_to_tell() {
 }
 
 #[test]
+fn shadow_policies_are_told_apart_and_decide_nothing() {
+    let acl = r#"@id("reads") permit (principal, action == Action::"http", resource) when { context.method == "GET" };
+@id("tls") @shadow("true") forbid (principal, action == Action::"http", resource) unless { context.tls };
+@id("anyone") @shadow("true") permit (principal, action == Action::"http", resource) when { context.method == "PUT" };
+@id("users") @shadow("true") forbid (principal, action == Action::"http", resource == Service::"users");
+"#;
+    let explanation = of(acl, &RequestText::default());
+    expect![[r#""#]].assert_eq(&text(&explanation, &files(acl), false));
+    let json = json(&explanation);
+    let marks = |of: &str| {
+        json["explained"].as_array().unwrap().iter().map(|policy| policy[of].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(marks("id"), ["reads", "tls", "anyone"]);
+    assert_eq!(marks("shadow"), [false, true, true]);
+    assert_eq!((&json["decision"], &json["shadow"]["decision"]), (&"allow".into(), &"deny".into()));
+    assert!(of(ACL, &from_shop()).shadow.is_none(), "no shadow policies, no shadow");
+}
+
+#[test]
 fn all_forbids_are_told() {
     let acl =
         r#"@id("a") forbid (principal, action, resource); @id("b") forbid (principal, action, resource);"#;
@@ -306,7 +325,7 @@ proptest! {
         principal in proptest::option::of("spiffe://a\\.example/ns/(shop|other)/sa/cart"),
     ) {
         let files = files(ACL);
-        let bundle = Bundle::load(&files).unwrap();
+        let bundle = written::load(&files);
         let request = RequestText {
             principal,
             service: "orders".to_owned(),
@@ -336,7 +355,7 @@ proptest! {
         principal in proptest::option::of("spiffe://a\\.example/ns/(shop|other)/sa/cart"),
     ) {
         let files = files(ACL);
-        let bundle = Bundle::load(&files).unwrap();
+        let bundle = written::load(&files);
         let request = RequestText {
             principal,
             service: "orders".to_owned(),
