@@ -6,6 +6,7 @@
 //! - [`signature`]: who vouches for a manifest;
 //! - [`archive`]: manifest, signature and files in one file;
 //! - [`store`], [`history`]: the bundles that were in force;
+//! - [`kept`]: the state folder, which has both;
 //! - [`standing`]: what policyd and its operators tell each other through the state folder.
 //!
 //! [`Delivery`] is all of it for one policyd. Its calls block.
@@ -14,21 +15,19 @@ pub mod archive;
 pub mod content;
 pub mod digest;
 pub mod history;
+pub mod kept;
 pub mod manifest;
 pub mod signature;
 pub mod standing;
 pub mod store;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use daemon::finding::{Finding, Findings};
-use daemon::state_dir::{self, LockError};
 use jiff::Timestamp;
 use model::Revision;
 
@@ -36,11 +35,12 @@ use crate::bundle::Files;
 pub use archive::Archive;
 pub use content::Content;
 pub use digest::Digest;
-use history::{Entry, History, Why, newest_archive};
+use history::Why;
+use kept::Kept;
+pub use kept::{KEPT_DEFAULT, KEPT_RANGE, State, in_use};
 pub use manifest::Manifest;
 pub use signature::{Signature, SigningKey, TrustedKeys};
 use standing::{Pin, Standing};
-use store::Store;
 
 /// Where bundles come from, and where they are kept.
 #[derive(Clone, Debug)]
@@ -59,20 +59,6 @@ pub enum Origin {
     /// An archive that is replaced, and has to be signed by one of these keys.
     Archive(PathBuf, TrustedKeys),
 }
-
-/// Where bundles are kept, and how many.
-#[derive(Clone, Debug)]
-pub struct State {
-    /// The folder, which one policyd uses at a time.
-    pub folder: PathBuf,
-    /// How many bundles; the one in force and one that is pinned are kept in any case.
-    pub kept: usize,
-}
-
-/// How many bundles are kept unless the configuration says otherwise,
-pub const KEPT_DEFAULT: usize = 20;
-/// and what it may say.
-pub const KEPT_RANGE: std::ops::RangeInclusive<usize> = 2..=1000;
 
 /// A bundle's files as they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,16 +87,6 @@ pub struct Delivery {
     state: Option<Kept>,
     /// The archive last read: what it was, and what it is.
     last_read: Mutex<Option<(Digest, Delivered)>>,
-}
-
-/// The state folder at work.
-#[derive(Debug)]
-struct Kept {
-    config: State,
-    store: Store,
-    history: Mutex<History>,
-    /// Held until policyd ends.
-    _lock: File,
 }
 
 impl Config {
@@ -287,111 +263,6 @@ impl Delivery {
         Ok(delivered)
     }
 }
-
-impl Kept {
-    fn open(config: State) -> Result<Self> {
-        let unusable = || format!("the state folder `{}` can't be used", config.folder.display());
-        state_dir::make(&config.folder).with_context(unusable)?;
-        let lock = lock(&config.folder)?;
-        let store = Store::open(&config.folder).with_context(unusable)?;
-        let history = Mutex::new(History::open(&config.folder)?);
-        Ok(Self { config, store, history, _lock: lock })
-    }
-
-    fn history(&self) -> std::sync::MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whoever can replace the archive, but has no key, could else bring back an old one that forbids less.
-    fn check_age(&self, archive: &Archive) -> Result<()> {
-        let history = self.history();
-        let Some(newest) = newest_archive(history.entries()) else { return Ok(()) };
-        let (serial, digest) = (archive.manifest.serial, archive.digest());
-        let had = newest.serial.unwrap_or_default();
-        anyhow::ensure!(
-            serial > had || digest == newest.digest,
-            "the archive has serial {serial}, but {had} was in force already; \
-             build it with a larger serial, or use `tidegate bundle rollback` to go back"
-        );
-        Ok(())
-    }
-
-    /// Keeps the files of a folder that is edited: those in force, and the others as they are now.
-    fn keep_folder(&self, files: &Files) -> Result<Label> {
-        let mut content = Content::read(&files.folder)?;
-        let edited_since = content.files(&files.folder)?;
-        edited_since.texts.keys().for_each(|name| content.remove(name));
-        for (name, text) in &files.texts {
-            content.insert(content::Name::new(name.as_str())?, text.as_bytes().to_vec());
-        }
-        let name = files.folder.file_name().unwrap_or_default().to_string_lossy();
-        let name = if name.is_empty() { "bundle".to_owned() } else { name.into_owned() };
-        // The same files are the same bundle, whenever they are edited: so no time, and no serial.
-        let manifest = Manifest::new(name, Timestamp::UNIX_EPOCH, 0, &content)?;
-        self.store.put(&manifest, None, &content)?;
-        Ok(Label { digest: manifest.digest(), manifest, signature: None })
-    }
-
-    fn record(&self, label: &Label, why: Why, revision: Revision, now: Timestamp) -> Result<()> {
-        let mut history = self.history();
-        let before = history.entries().last().map(|entry| entry.digest);
-        let changes = match before.map(|before| self.store.manifest(before)) {
-            None => "the first".to_owned(),
-            Some(Some(before)) => label.manifest.changes_since(&before).to_string(),
-            Some(None) => String::new(),
-        };
-        history.add(Entry {
-            number: 0,
-            at: now,
-            digest: label.digest,
-            why,
-            revision: revision.to_string(),
-            name: label.manifest.name.clone(),
-            serial: label.signature.as_ref().map(|_| label.manifest.serial),
-            signed_by: label.signature.as_ref().map(|signature| signature.key),
-            changes,
-        })?;
-        self.prune(history.entries(), label.digest)
-    }
-
-    fn prune(&self, entries: &[Entry], in_force: Digest) -> Result<()> {
-        let mut keep = BTreeSet::from([in_force]);
-        keep.extend(Pin::read(&self.config.folder)?.map(|pin| pin.digest));
-        for entry in entries.iter().rev() {
-            if keep.len() >= self.config.kept {
-                break;
-            }
-            keep.insert(entry.digest);
-        }
-        Ok(self.store.retain(&keep)?)
-    }
-}
-
-/// Whether a policyd uses this state folder now.
-///
-/// # Errors
-/// When the folder can't be locked for another reason.
-pub fn in_use(state_dir: &Path) -> Result<bool, LockError> {
-    match state_dir::lock(state_dir, "policyd") {
-        Ok(_released_at_once) => Ok(false),
-        Err(LockError::InUse { .. }) => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-/// Waits a little, for [`in_use`] holds the lock for a moment, and a policyd that ends for a while.
-fn lock(folder: &Path) -> Result<File, LockError> {
-    for _ in 1..LOCK_TRIES {
-        match state_dir::lock(folder, "policyd") {
-            Err(LockError::InUse { .. }) => std::thread::sleep(LOCK_PAUSE),
-            result => return result,
-        }
-    }
-    state_dir::lock(folder, "policyd")
-}
-
-const LOCK_TRIES: usize = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use tempfile::TempDir;
 
+use super::history::History;
 use super::*;
 
 /// A folder with a bundle `shop`, keys, archives, and the state.
