@@ -9,7 +9,7 @@ use std::sync::Arc;
 use daemon::Lifecycle;
 use daemon::finding::Findings;
 use model::AtomSet;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::RecommendedWatcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{debug, error, info, warn};
@@ -17,9 +17,10 @@ use tracing::{debug, error, info, warn};
 use crate::bundle::limits::is_token;
 use crate::bundle::{Bundle, Files};
 use crate::concern::Concerns;
+use crate::folders::{self, POLL};
 use crate::metrics::Metrics;
 use crate::shadows::OWN;
-use crate::source::{POLL, QUIET, READS_MAX, crashed};
+use crate::source::crashed;
 
 /// The most candidates: each is evaluated on every miss.
 pub const CANDIDATES_MAX: usize = 8;
@@ -115,12 +116,7 @@ impl Candidate {
 impl Watching {
     /// Reads the candidates for the first time.
     pub async fn start(locations: Vec<Location>, metrics: Arc<Metrics>) -> Self {
-        let (told, changes) = mpsc::channel(1);
-        let news = move |event: notify::Result<notify::Event>| {
-            // An error may be all there is of a change. A full queue already holds the news.
-            if event.map_or(true, |event| !event.kind.is_access()) && told.try_send(()).is_err() {}
-        };
-        let watcher = notify::recommended_watcher(news);
+        let (watcher, changes) = folders::news();
         let watcher = watcher.inspect_err(|error| warn!(%error, "candidates are read every {POLL:?}")).ok();
         let folder = |location| Folder { location, found: None, candidate: None };
         let folders = locations.into_iter().map(folder).collect();
@@ -153,8 +149,7 @@ impl Watching {
         let mut changed = false;
         for folder in &mut self.folders {
             if let Some(watcher) = &mut self.watcher
-                // A folder that took the place of the one watched so far has to be watched anew.
-                && let Err(error) = watcher.watch(&folder.location.folder, RecursiveMode::NonRecursive)
+                && let Err(error) = folders::watch(watcher, &folder.location.folder)
             {
                 debug!(%error, candidate = folder.location.name, "the candidate's folder can't be watched");
             }
@@ -171,7 +166,9 @@ impl Watching {
 impl Folder {
     /// Reads the folder; true if another candidate has come of it, or none any more.
     async fn look(&mut self) -> bool {
-        let found = self.read_settled().await;
+        let known = self.found.as_ref();
+        let found =
+            folders::settled(|found| known == Some(found), || read(self.location.folder.clone())).await;
         if self.found.as_ref() == Some(&found) {
             return false;
         }
@@ -199,30 +196,12 @@ impl Folder {
             }
         }
     }
+}
 
-    /// Believes in a change once the files have stayed the same for a moment.
-    async fn read_settled(&self) -> Result<Files, Findings> {
-        let mut found = self.read().await;
-        for _ in 1..READS_MAX {
-            if self.found.as_ref() == Some(&found) {
-                break;
-            }
-            tokio::time::sleep(QUIET).await;
-            let again = self.read().await;
-            if again == found {
-                break;
-            }
-            found = again;
-        }
-        found
-    }
-
-    async fn read(&self) -> Result<Files, Findings> {
-        let folder = self.location.folder.clone();
-        match spawn_blocking(move || Files::read(&folder)).await {
-            Ok(result) => result,
-            Err(error) => Err(crashed(&error)),
-        }
+async fn read(folder: PathBuf) -> Result<Files, Findings> {
+    match spawn_blocking(move || Files::read(&folder)).await {
+        Ok(result) => result,
+        Err(error) => Err(crashed(&error)),
     }
 }
 

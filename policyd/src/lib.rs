@@ -14,6 +14,7 @@
 //! - [`shadows`]: what other policies than those in force would say;
 //! - [`limits`]: mesh-wide rate limits; pure;
 //! - [`delivery`]: how a bundle comes here, from a folder or a signed archive, and what is kept of those in force;
+//! - [`folders`]: news of folders, and when to believe what is read there;
 //! - [`source`]: keeps the snapshot in step with the bundle that is delivered, or pinned;
 //! - [`publish`]: what each proxy is told of a snapshot; [`proxies`]: which of them runs what;
 //! - [`author`]: the tools of those who write policies, all over a loaded bundle;
@@ -30,6 +31,7 @@ pub mod config;
 pub mod delivery;
 pub mod digest;
 pub mod engine;
+pub mod folders;
 pub mod handlers;
 pub mod limits;
 pub mod metrics;

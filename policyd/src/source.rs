@@ -5,14 +5,13 @@
 //! released: a broken source must not come back by itself.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use daemon::finding::{Finding, Findings};
 use daemon::{Clock, Lifecycle, Readiness};
 use futures_util::StreamExt;
 use model::Revision;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::RecommendedWatcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
@@ -22,6 +21,7 @@ use crate::candidate::Candidates;
 use crate::delivery::history::Why;
 use crate::delivery::standing::Standing;
 use crate::delivery::{Delivered, Delivery, Digest};
+use crate::folders::{self, POLL};
 use crate::handlers::{Changes, Handlers};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -34,13 +34,6 @@ mod told;
 use first::{First, first};
 pub(crate) use told::crashed;
 use told::warn_of;
-
-/// A change counts once the files have stayed the same for this long,
-pub(crate) const QUIET: Duration = Duration::from_millis(20);
-/// or once they were read this often.
-pub(crate) const READS_MAX: usize = 10;
-/// The bundle is looked at this often even if the system tells of no change, as network file systems don't.
-pub(crate) const POLL: Duration = Duration::from_secs(5);
 
 /// The task that owns the bundle.
 #[derive(Debug)]
@@ -110,12 +103,8 @@ impl Source {
     /// # Errors
     /// [`Findings`] when the bundle has mistakes and none is kept; else why it can't be watched.
     pub async fn start(delivery: Delivery, epoch: u64, surroundings: Surroundings) -> Result<Self> {
-        let (told, changes) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error may be all there is of a change. A full queue already holds the news.
-            if event.map_or(true, |event| !event.kind.is_access()) && told.try_send(()).is_err() {}
-        })
-        .context("the bundle's folder can't be watched")?;
+        let (watcher, changes) = folders::news();
+        let mut watcher = watcher.context("the bundle's folder can't be watched")?;
         // Watching starts before reading, so that no change falls in between.
         if let Err(error) = watch(&mut watcher, &delivery) {
             warn!(%error, "the system can't tell of changes to the bundle: it is read every {POLL:?}");
@@ -251,30 +240,17 @@ impl Source {
         wrong.map_or(Ok(()), Err)
     }
 
-    /// Believes in a change only when the files still say the same a moment later: many programs empty a file
-    /// before they write it, and an empty file forbids nothing.
     async fn read_settled(&mut self) -> Result<Delivered, Findings> {
-        let mut delivered = self.read_watched().await;
-        for _ in 1..READS_MAX {
-            if delivered.as_ref().is_ok_and(|delivered| *delivered == self.in_force) {
-                break;
+        let Self { delivery, watcher, in_force, .. } = self;
+        let is_known =
+            |found: &Result<Delivered, Findings>| found.as_ref().is_ok_and(|found| found == in_force);
+        let read = || {
+            if let Err(error) = watch(watcher, delivery) {
+                debug!(%error, "the bundle's folder can't be watched");
             }
-            tokio::time::sleep(QUIET).await;
-            let again = self.read_watched().await;
-            if again == delivered {
-                break;
-            }
-            delivered = again;
-        }
-        delivered
-    }
-
-    /// A folder that took the place of the one watched so far has to be watched anew.
-    async fn read_watched(&mut self) -> Result<Delivered, Findings> {
-        if let Err(error) = watch(&mut self.watcher, &self.delivery) {
-            debug!(%error, "the bundle's folder can't be watched");
-        }
-        self.blocking(Delivery::read).await
+            blocking(delivery.clone(), Delivery::read)
+        };
+        folders::settled(is_known, read).await
     }
 
     async fn replace(&mut self, delivered: Delivered, why: Why) -> Result<Revision, Arc<Findings>> {
@@ -327,19 +303,18 @@ impl Source {
         &self,
         call: impl FnOnce(&Delivery) -> Result<T, Findings> + Send + 'static,
     ) -> Result<T, Findings> {
-        blocking(&self.delivery, call).await
+        blocking(self.delivery.clone(), call).await
     }
 }
 
 fn watch(watcher: &mut RecommendedWatcher, delivery: &Delivery) -> notify::Result<()> {
-    delivery.watched().iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))
+    delivery.watched().iter().try_for_each(|folder| folders::watch(watcher, folder))
 }
 
 async fn blocking<T: Send + 'static>(
-    delivery: &Arc<Delivery>,
+    delivery: Arc<Delivery>,
     call: impl FnOnce(&Delivery) -> Result<T, Findings> + Send + 'static,
 ) -> Result<T, Findings> {
-    let delivery = delivery.clone();
     match spawn_blocking(move || call(&delivery)).await {
         Ok(result) => result,
         Err(error) => Err(crashed(&error)),

@@ -26,8 +26,8 @@ pub(super) struct First {
 /// # Errors
 /// What is wrong with the one that should serve, when none can.
 pub(super) async fn first(loader: &mut Loader, delivery: &Arc<Delivery>) -> Result<First, Findings> {
-    if let Some(digest) = blocking(delivery, Delivery::pinned).await? {
-        let kept = blocking(delivery, move |delivery| delivery.kept(digest)).await;
+    if let Some(digest) = blocking(delivery.clone(), Delivery::pinned).await? {
+        let kept = blocking(delivery.clone(), move |delivery| delivery.kept(digest)).await;
         return first_of(loader, kept, Why::Pinned).await.map_err(|mut findings| {
             // The source would be what the operator wanted to get rid of.
             let message = format!("the bundle {} is pinned, and can't be put in force", digest.short());
@@ -37,12 +37,13 @@ pub(super) async fn first(loader: &mut Loader, delivery: &Arc<Delivery>) -> Resu
             findings
         });
     }
-    let refused = match first_of(loader, blocking(delivery, Delivery::read).await, Why::Source).await {
+    let refused = match first_of(loader, blocking(delivery.clone(), Delivery::read).await, Why::Source).await
+    {
         Ok(first) => return Ok(first),
         Err(findings) => findings,
     };
     for digest in delivery.were_in_force() {
-        let kept = blocking(delivery, move |delivery| delivery.kept(digest)).await;
+        let kept = blocking(delivery.clone(), move |delivery| delivery.kept(digest)).await;
         match first_of(loader, kept, Why::LastGood).await {
             Ok(first) => {
                 error!(

@@ -6,6 +6,8 @@ use futures_util::FutureExt;
 use model::{Action, Attributes, Verdict};
 use tempfile::TempDir;
 
+use std::time::Duration;
+
 use super::*;
 use crate::delivery::Config;
 
@@ -192,8 +194,6 @@ async fn another_trust_domain_is_refused() {
     assert_eq!(state(&source), (1, 1, Some(why.to_owned())));
 }
 
-const LIST: &str = "
-handlers: [{name: blocked, adapter: list, config: {mode: deny, match: exact, file: blocked.txt, refresh: 100ms}}]
 #[tokio::test]
 async fn the_running_task_hears_of_an_edit_of_an_openapi_document() {
     let parent = tempfile::tempdir().unwrap();
@@ -216,6 +216,8 @@ async fn the_running_task_hears_of_an_edit_of_an_openapi_document() {
     assert!(lifecycle.drain(Duration::from_secs(10)).await);
 }
 
+const LIST: &str = "
+handlers: [{name: blocked, adapter: list, config: {mode: deny, match: exact, file: blocked.txt, refresh: 100ms}}]
 instances: [{name: caller, fields: {value: principal}}]
 rules: [{name: blocked, actions: [{handler: blocked, instances: [caller]}]}]
 ";
