@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use daemon::Lifecycle;
 use daemon::finding::Findings;
-use model::AtomSet;
+use model::{Atom, AtomSet, Name, Test};
 use notify::RecommendedWatcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -110,6 +110,20 @@ impl Candidate {
         let Some(atoms) = self.bundle.atoms.get(service) else { return Trial::Unknown("no such service") };
         let is_cached = in_force.atoms.get(service).is_some_and(AtomSet::is_cacheable);
         if is_cached && !atoms.is_cacheable() { Trial::TooDear } else { Trial::Evaluated(atoms) }
+    }
+
+    /// What this candidate finds a request's operation by, where it has other operations of `service` than the bundle
+    /// `in_force`. Proxies find those of the latter only, and know no routes of a candidate: so these facts have to be
+    /// in the key as they are.
+    pub fn finds_operations_by(&self, service: &str, in_force: &Bundle) -> Vec<Atom> {
+        let operations = |bundle: &Bundle| {
+            bundle.mesh.services.get(service).map(|service| service.operations.operations.clone())
+        };
+        let own = operations(&self.bundle).unwrap_or_default();
+        if own.is_empty() || Some(&own) == operations(in_force).as_ref() {
+            return Vec::new();
+        }
+        [Name::Method, Name::Path].map(|name| Atom::new(name, Test::Value)).into()
     }
 }
 
@@ -218,7 +232,63 @@ async fn load(name: String, files: Files) -> Result<Candidate, Findings> {
 
 #[cfg(test)]
 mod tests {
+    use model::{Attributes, Keys, Room, Verdict};
+
     use super::*;
+    use crate::handlers::Handlers;
+    use crate::shadows;
+    use crate::snapshot::Current;
+
+    const ACL: &str = "permit (principal, action in Action::\"http\", resource);\n";
+
+    fn bundle(operations: &str, acl: &str) -> Arc<Bundle> {
+        let mesh = format!("trust_domain: a.example\nservices: {{orders: {{operations: {operations}}}}}\n");
+        let texts = [("mesh.yaml", mesh), ("acl.cedar", format!("{ACL}{acl}"))];
+        let texts = texts.map(|(name, text)| (name.to_owned(), text)).into();
+        Arc::new(Bundle::load(&Files { folder: ".".into(), texts }).unwrap())
+    }
+
+    /// What the candidate `tried` says of reading each of `paths`, and which of these have keys of their own.
+    async fn said(in_force: &Arc<Bundle>, tried: &Arc<Bundle>, paths: [&str; 3]) -> (Vec<Verdict>, usize) {
+        let handlers = Arc::new(Handlers::default());
+        let concerns = Arc::new(Concerns::of(tried));
+        let candidate = Candidate { name: "next".to_owned(), bundle: tried.clone(), concerns };
+        let current = Current::new(in_force.clone(), handlers, 1);
+        current.publish(current.trying(Arc::new(vec![candidate])));
+        let snapshot = current.get();
+        let keys = Keys::new(&snapshot.atoms("orders").unwrap());
+        let requests = paths.map(|path| {
+            let mut request = Attributes {
+                resource: "orders".into(),
+                method: "GET".into(),
+                path: path.into(),
+                ..Attributes::default()
+            };
+            request.operation = in_force.mesh.operation(&request).map(str::to_owned);
+            request
+        });
+        let verdict = |request: &Attributes| {
+            let evaluation = crate::engine::evaluate(in_force, request).unwrap();
+            let opinion = evaluation.opinion.clone();
+            shadows::of(&snapshot, request, &evaluation, opinion)[0].verdict
+        };
+        let distinct: std::collections::BTreeSet<Vec<u8>> =
+            requests.iter().map(|request| keys.encode(request, &mut Room::default()).to_vec()).collect();
+        (requests.iter().map(verdict).collect(), distinct.len())
+    }
+
+    #[tokio::test]
+    async fn a_candidate_finds_operations_by_its_own_routes_and_its_say_has_a_key_of_its_own() {
+        let forbid = "forbid (principal, action == Action::\"one\", resource);";
+        let (none, one) = (bundle("{}", ""), bundle("{one: {method: GET, path: '/a/{id}'}}", forbid));
+        let paths = ["/a/1", "/a/1/b", "/a/2/b"];
+        let expected = vec![Verdict::Deny, Verdict::Allow, Verdict::Allow];
+        assert_eq!(said(&none, &one, paths).await, (expected.clone(), 3));
+        let other = bundle("{one: {method: GET, path: '/{id}/1'}}", "");
+        assert_eq!(said(&other, &one, paths).await, (expected.clone(), 3), "a name alone says nothing");
+        assert_eq!(said(&one, &one, paths).await, (expected, 2), "the same routes cost no hits");
+        assert_eq!(said(&one, &none, paths).await, (vec![Verdict::Allow; 3], 2));
+    }
 
     #[test]
     fn each_candidate_has_a_name_of_its_own() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{AtomSet, Revision};
+use model::{Atom, AtomSet, Revision};
 use tokio::sync::watch;
 
 use crate::bundle::Bundle;
@@ -114,11 +114,11 @@ impl Snapshot {
     pub fn atoms(&self, service: &str) -> Option<AtomSet> {
         let decide = self.bundle.atoms.get(service)?;
         let read = self.candidates.iter().filter_map(|candidate| match candidate.on(service, &self.bundle) {
-            Trial::Evaluated(atoms) => Some(atoms),
+            Trial::Evaluated(atoms) => Some((atoms, candidate.finds_operations_by(service, &self.bundle))),
             Trial::Unknown(_) | Trial::TooDear => None,
         });
-        let with = |all: AtomSet, more: &AtomSet| {
-            let atoms = all.atoms().iter().chain(more.atoms()).cloned().collect();
+        let with = |all: AtomSet, (more, operations): (&AtomSet, Vec<Atom>)| {
+            let atoms = all.atoms().iter().chain(more.atoms()).cloned().chain(operations).collect();
             AtomSet::new(atoms, all.is_cacheable() && more.is_cacheable())
         };
         Some(read.fold(decide.clone(), with))

@@ -7,7 +7,7 @@ use model::{Action, Principal, Record};
 use proptest::prelude::*;
 
 use super::*;
-use crate::bundle::Files;
+use crate::author::written;
 
 const MESH: &str = "\
 trust_domain: shop.example
@@ -17,10 +17,7 @@ services:
 ";
 
 fn bundle(texts: &[(&str, &str)]) -> Bundle {
-    let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    let texts = texts.chain([("mesh.yaml".to_owned(), MESH.to_owned())]).collect();
-    Bundle::load(&Files { folder: ".".into(), texts })
-        .unwrap_or_else(|findings| panic!("{}", findings.render(false)))
+    written::load(&written::files(&[&[("mesh.yaml", MESH)], texts].concat()))
 }
 
 fn request(path: &str) -> Attributes {
@@ -83,6 +80,30 @@ fn replayed(bundle: &Bundle, lines: &[String]) -> Tally {
 
 fn written(line: &DecisionLine) -> String {
     serde_json::to_string(line).unwrap()
+}
+
+/// Whatever a line says of the operation: the bundle finds its own, by method and path.
+#[test]
+fn operations_are_found_anew() {
+    let acl = "permit (principal, action == Action::\"getItem\", resource == Service::\"stock\");";
+    let with = |routes: &str| {
+        let mesh = MESH.replace("stock: {namespace: shop}", &format!("stock: {{operations: {routes}}}"));
+        written::load(&written::files(&[("mesh.yaml", &mesh), ("acl.cedar", acl)]))
+    };
+    let items = with("{getItem: {method: GET, path: '/items/{id}'}}");
+    let moved = with("{getItem: {method: GET, path: '/stock/{id}'}}");
+    let none = bundle(&[("acl.cedar", OLD)]);
+    let known = Attributes { operation: Some("getItem".into()), ..request("/items/1") };
+    let lines = [line(&none, &request("/items/1")), line(&items, &known), line(&items, &request("/stock/1"))];
+    let verdicts = lines.each_ref().map(|line| line.verdict);
+    assert_eq!(verdicts, [Verdict::Allow, Verdict::Allow, Verdict::Deny]);
+    let lines = lines.each_ref().map(written);
+    assert_eq!(replayed(&items, &lines).changed(), 0);
+    assert_eq!(replayed(&moved, &lines).changed(), 3);
+    // And a line without them is no use to a bundle that has operations.
+    let mut masked = line(&none, &request("/items/1"));
+    masked.input.path = Logged::Masked("00".into());
+    assert_eq!(replayed(&items, &[written(&masked)]).skipped(), 1);
 }
 
 const OLD: &str = r#"
