@@ -39,6 +39,13 @@ pub struct Finding {
     pub lint: Option<&'static str>,
 }
 
+/// Where the lines of a text begin.
+#[derive(Clone, Debug)]
+pub struct Lines<'s> {
+    text: &'s str,
+    starts: Vec<usize>,
+}
+
 /// Mistakes sorted by file and place, and the sources to show them in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -52,15 +59,23 @@ pub const SHOWN_MAX: usize = 100;
 impl Finding {
     /// An error at some bytes of `source`, the content of `file`. A span outside of it is moved inside.
     pub fn at(file: impl Into<String>, source: &str, span: Range<usize>, message: impl Into<String>) -> Self {
-        let start = source.floor_char_boundary(span.start);
-        let end = source.ceil_char_boundary(span.end).max(start);
-        let before = source.get(..start).unwrap_or_default();
-        let (lines_before, line_start) = match before.rfind('\n') {
-            Some(newline) => (before.matches('\n').count(), newline + 1),
-            None => (0, 0),
-        };
-        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
-        Self { line: lines_before + 1, column, span: start..end, ..Self::in_file(file, message) }
+        // Only those lines have to be known that begin before its end.
+        let end = source.ceil_char_boundary(span.end.max(span.start));
+        let lines = Lines::of(source.get(..end).unwrap_or_default());
+        Self::among(&Lines { text: source, ..lines }, file, span, message)
+    }
+
+    /// The same, where the source's `lines` are known: so many findings in one file take no longer than that.
+    pub fn among(
+        lines: &Lines<'_>,
+        file: impl Into<String>,
+        span: Range<usize>,
+        message: impl Into<String>,
+    ) -> Self {
+        let start = lines.text.floor_char_boundary(span.start);
+        let end = lines.text.ceil_char_boundary(span.end).max(start);
+        let (line, column) = lines.place(start);
+        Self { line, column, span: start..end, ..Self::in_file(file, message) }
     }
 
     /// An error that concerns a file as a whole, such as that there is none.
@@ -100,6 +115,22 @@ impl Finding {
     }
 }
 
+impl<'s> Lines<'s> {
+    /// Looks for them. O(length of text).
+    pub fn of(text: &'s str) -> Self {
+        let after = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        Self { text, starts: std::iter::once(0).chain(after).collect() }
+    }
+
+    /// The line and the column, from 1, of a byte. O(length of the line).
+    pub fn place(&self, byte: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= byte);
+        let start = line.checked_sub(1).and_then(|line| self.starts.get(line)).copied().unwrap_or_default();
+        let before = self.text.get(start..byte).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+}
+
 impl Findings {
     /// No findings.
     pub fn new() -> Self {
@@ -129,6 +160,11 @@ impl Findings {
     pub fn merge(&mut self, other: Self) {
         self.sources.extend(other.sources);
         other.sorted.into_iter().for_each(|finding| self.push(finding));
+    }
+
+    /// Keeps those that `keep` says of.
+    pub fn retain(&mut self, keep: impl FnMut(&Finding) -> bool) {
+        self.sorted.retain(keep);
     }
 
     /// The findings, sorted by file and place.

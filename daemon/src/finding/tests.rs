@@ -142,6 +142,16 @@ proptest! {
         prop_assert!(Findings::one(finding, source).render(false).contains("f:"));
     }
 
+    /// Counted afresh, as an editor does.
+    #[test]
+    fn places_among_known_lines_are_right(source in "(ä|b|\n){0,30}", start in 0usize..50, length in 0usize..50) {
+        let finding = Finding::among(&Lines::of(&source), "f", start..start + length, "m");
+        let before = source.get(..finding.span.start).unwrap();
+        let last = before.rsplit('\n').next().unwrap();
+        prop_assert_eq!((finding.line, finding.column), (before.split('\n').count(), last.chars().count() + 1));
+        prop_assert_eq!(&finding, &Finding::at("f", &source, start..start + length, "m"));
+    }
+
     #[test]
     fn findings_are_sorted_however_they_came(places in prop::collection::vec(("[ab]", 0usize..9), 0..9)) {
         let mut findings = Findings::new();

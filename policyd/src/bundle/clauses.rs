@@ -10,6 +10,7 @@ use daemon::finding::{Finding, Findings};
 use model::Value;
 use serde::Serialize;
 
+use super::cedar_file::Spot;
 use super::conditions::Conditions;
 use super::{Files, Loader, Mesh, Policy, cedar_text, limits, rules};
 use crate::engine::{Evaluation, InputError};
@@ -21,9 +22,9 @@ pub struct Clauses {
     pub name: String,
     /// What it is.
     pub kind: Kind,
-    /// Where it stands.
     /// Whether it is tried and not enforced.
     pub is_shadow: bool,
+    /// Where it stands.
     pub place: Place,
     /// What its scope asks for, in the order in which Cedar evaluates it. A part that takes anything is left out.
     pub scope: Vec<Part>,
@@ -93,7 +94,8 @@ pub struct Place {
     pub end: usize,
 }
 
-/// Takes all policies of a bundle apart: those of `*.cedar` first, by id, then the conditions of limits and rules.
+/// Takes all policies of a bundle apart: those of `*.cedar` first, by id, then those of them that are tried and not
+/// enforced, then the conditions of limits and rules.
 ///
 /// # Errors
 /// Every mistake of the files that keeps them from being read. There is none if they make a [`Bundle`](super::Bundle).
@@ -159,8 +161,6 @@ impl Kind {
             Self::Rule => "rule",
         }
     }
-}
-
 
     /// The words for it where policies that are tried and not enforced stand among the others.
     pub const fn marked(self, is_shadow: bool) -> &'static str {
@@ -170,12 +170,14 @@ impl Kind {
             other => other.as_str(),
         }
     }
+}
+
 /// A link is taken apart where its template stands; its scope says what its slots stand for.
 fn of_policy(policy: &Policy) -> Option<Clauses> {
     let spot = policy.written();
     let kind = if policy.effect() == Effect::Forbid { Kind::Forbid } else { Kind::Permit };
-    let text = cedar_text::Place::file(spot.file(), &spot.source.text);
-    let source = Source { text: &text, offset: spot.span().start };
+    let text = cedar_text::Place::file("", spot.text());
+    let source = Source { text: &text, offset: 0, spot: Some(spot) };
     let template = policy.to_ast();
     let mut taken = source.take_apart(policy.id(), kind, &template, spot.text())?;
     if policy.slots().is_some() {
@@ -198,7 +200,7 @@ fn of_condition(condition: &cedar_policy::Policy, text: &cedar_text::Place<'_>) 
         Some(name) => (Kind::Limit, name),
         None => (Kind::Rule, id.strip_prefix(rules::ID_PREFIX)?),
     };
-    let source = Source { text, offset: whole.start() };
+    let source = Source { text, offset: whole.start(), spot: None };
     source.take_apart(name, kind, condition.as_ref().template(), whole.snippet()?)
 }
 
@@ -208,6 +210,9 @@ struct Source<'a> {
     text: &'a cedar_text::Place<'a>,
     /// Where the policy starts in Cedar's text.
     offset: usize,
+    /// Where that text stands in its file, unless it knows that itself. The lines of a file of many policies must not be
+    /// counted for each of them.
+    spot: Option<&'a Spot>,
 }
 
 impl Source<'_> {
@@ -227,12 +232,12 @@ impl Source<'_> {
         Some(Clauses {
             name: name.to_owned(),
             kind,
+            is_shadow: false,
             place: self.place(0..text.len()),
             scope: scope.into_iter().filter(|part| !part.is_constant()).collect(),
             conditions: conditions.collect::<Option<_>>()?,
         })
     }
-            is_shadow: false,
 
     fn condition(&self, written: &cst::Cond) -> Option<Condition> {
         let expr = written.expr.as_ref()?.to_expr::<ExprBuilder<()>>().ok()?;
@@ -253,8 +258,11 @@ impl Source<'_> {
     /// The place of some bytes of the policy.
     fn place(&self, span: std::ops::Range<usize>) -> Place {
         let span = self.text.to_file(Some(span.start + self.offset..span.end + self.offset));
-        let Finding { file, line, column, span, .. } =
-            Finding::at(self.text.file, self.text.source, span, "");
+        let within = Finding::at(self.text.file, self.text.source, span, "");
+        let Finding { file, line, column, span, .. } = match self.spot {
+            Some(spot) => spot.placed(within),
+            None => within,
+        };
         Place { file, line, column, start: span.start, end: span.end }
     }
 }

@@ -8,7 +8,7 @@ use cedar_policy::{EntityId, EntityTypeName, EntityUid, PolicyId, ValidationResu
 use cedar_policy_core::ast::{EntityUID, PolicyID, PolicySet, SlotId};
 use cedar_policy_core::validator::{ValidationMode, Validator};
 use daemon::config_file::{self, span_of};
-use daemon::finding::{Finding, Findings, did_you_mean};
+use daemon::finding::{Finding, Findings, Lines, did_you_mean};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -67,6 +67,7 @@ pub(super) struct Links {
 /// The file while it is read.
 struct Reader<'a> {
     source: Arc<Source>,
+    lines: Lines<'a>,
     templates: &'a BTreeMap<&'a str, Arc<Policy>>,
     /// The entities that were named so far: many links name the same.
     entities: HashMap<String, Option<Arc<EntityUID>>>,
@@ -121,7 +122,8 @@ impl Links {
             }
         };
         let source = Arc::new(Source { file: FILE.to_owned(), text: self.text.clone() });
-        let mut reader = Reader { source, templates, entities: HashMap::new(), findings };
+        let lines = Lines::of(&self.text);
+        let mut reader = Reader { source, lines, templates, entities: HashMap::new(), findings };
         let policies = raw.links.iter().filter_map(|link| reader.link(link)).collect();
         let linked: HashSet<&str> = raw.links.iter().map(|link| link.template.value.as_str()).collect();
         for (id, template) in templates.iter().filter(|(id, _)| !linked.contains(**id)) {
@@ -245,7 +247,7 @@ impl Reader<'_> {
 
     fn wrong(&mut self, value: &Spanned<String>, message: String, help: String) {
         let span = span_of(value, &self.source.text);
-        self.findings.push(Finding::at(FILE, &self.source.text, span, message).with_help(help));
+        self.findings.push(Finding::among(&self.lines, FILE, span, message).with_help(help));
     }
 }
 

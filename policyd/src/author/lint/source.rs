@@ -6,7 +6,7 @@ use std::ops::Range;
 use cedar_policy::Policy;
 use cedar_policy_core::ast::{self, Effect, Expr};
 use cedar_policy_core::parser::Loc;
-use daemon::finding::{Finding, Findings};
+use daemon::finding::{Finding, Findings, Lines};
 
 use super::name::{ALLOW, Lint, accepts};
 use crate::bundle::cedar_text::Place;
@@ -172,31 +172,18 @@ impl Report {
     pub(super) fn findings(mut self, files: &Files) -> Findings {
         // In their order, so that each is put behind those before it.
         self.found.sort_by(|left, right| (&left.file, left.span.start).cmp(&(&right.file, right.span.start)));
-        let lines: BTreeMap<&str, Vec<usize>> =
-            files.texts.iter().map(|(file, text)| (file.as_str(), line_starts(text))).collect();
+        let lines: BTreeMap<&str, Lines<'_>> =
+            files.texts.iter().map(|(file, text)| (file.as_str(), Lines::of(text))).collect();
+        let none = Lines::of("");
         let mut findings = Findings::new();
-        for found in self.found {
-            let text = files.text(&found.file).unwrap_or_default();
-            let starts = lines.get(found.file.as_str()).map_or(&[][..], Vec::as_slice);
-            findings.push(finding(found, text, starts));
+        for Found { file, span, lint, message, help } in self.found {
+            let lines = lines.get(file.as_str()).unwrap_or(&none);
+            let finding = Finding::among(lines, file, span, message).with_help(help);
+            findings.push(finding.as_warning().with_lint(lint.name()));
         }
         for (file, text) in &files.texts {
             findings.add_source(file.clone(), text.as_str());
         }
         findings
     }
-}
-
-fn line_starts(text: &str) -> Vec<usize> {
-    std::iter::once(0).chain(text.match_indices('\n').map(|(place, _)| place + 1)).collect()
-}
-
-/// As [`Finding::at`], which would count the lines of the file again for each finding.
-fn finding(found: Found, text: &str, line_starts: &[usize]) -> Finding {
-    let line = line_starts.partition_point(|start| *start <= found.span.start);
-    let start = line.checked_sub(1).and_then(|line| line_starts.get(line)).copied().unwrap_or_default();
-    let before = text.get(start..found.span.start).unwrap_or_default();
-    let column = before.chars().count() + 1;
-    let finding = Finding { line, column, span: found.span, ..Finding::in_file(found.file, found.message) };
-    finding.with_help(found.help).as_warning().with_lint(found.lint.name())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use daemon::config_file::{self, span_of};
-use daemon::finding::{Finding, Findings};
+use daemon::finding::{Finding, Findings, Lines};
 use model::{Action, Attributes, Verdict};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -121,7 +121,7 @@ pub fn load(bundle: &Bundle) -> Result<Vec<UnitTest>, Findings> {
 /// Every mistake in the file.
 pub fn request(file: &str, source: &str, bundle: &Bundle) -> Result<Attributes, Findings> {
     let raw: RawRequest = config_file::parse(file, source)?;
-    let mut reader = Reader { file, source, bundle, findings: Findings::new() };
+    let mut reader = Reader { file, source, lines: Lines::of(source), bundle, findings: Findings::new() };
     reader.findings.add_source(file, source);
     reader.request(&raw).ok_or(reader.findings)
 }
@@ -133,7 +133,8 @@ pub(crate) fn parse(texts: &BTreeMap<String, String>, bundle: &Bundle) -> Result
     for (file, source) in texts {
         match config_file::parse::<RawFile>(file, source) {
             Ok(raw) => {
-                let mut reader = Reader { file, source, bundle, findings: Findings::new() };
+                let mut reader =
+                    Reader { file, source, lines: Lines::of(source), bundle, findings: Findings::new() };
                 reader.findings.add_source(file.as_str(), source.as_str());
                 tests.extend(reader.tests(&raw));
                 findings.merge(reader.findings);
@@ -183,6 +184,7 @@ fn texts(bundle: &Path) -> Result<BTreeMap<String, String>, Findings> {
 struct Reader<'a> {
     file: &'a str,
     source: &'a str,
+    lines: Lines<'a>,
     bundle: &'a Bundle,
     findings: Findings,
 }
@@ -198,7 +200,7 @@ impl Reader<'_> {
             }
             let attributes = self.request(&raw.request);
             let expected = self.expected(&raw.expect);
-            let line = Finding::at(self.file, self.source, span_of(&raw.name, self.source), "").line;
+            let (line, _) = self.lines.place(span_of(&raw.name, self.source).start);
             tests.extend(attributes.map(|attributes| UnitTest {
                 name: raw.name.value.clone(),
                 file: self.file.to_owned(),
@@ -271,7 +273,7 @@ impl Reader<'_> {
 
     fn wrong(&mut self, place: &Spanned<String>, message: String, help: &str) {
         let span = span_of(place, self.source);
-        self.findings.push(Finding::at(self.file, self.source, span, message).with_help(help));
+        self.findings.push(Finding::among(&self.lines, self.file, span, message).with_help(help));
     }
 }
 
