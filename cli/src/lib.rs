@@ -4,10 +4,12 @@
 //! - [`mesh`]: all daemons of a bundle, wired together on loopback;
 //! - [`application`]: how the services themselves are started;
 //! - [`overview`]: what `tidegate up` shows;
-//! - [`coverage`]: what the tests of a bundle have tried of it, as a table and as a page.
+//! - [`coverage`]: what the tests of a bundle have tried of it, as a table and as a page;
+//! - [`progress`]: bars for long work.
 
 pub mod application;
 pub mod commands;
 pub mod coverage;
 pub mod mesh;
 pub mod overview;
+pub mod progress;

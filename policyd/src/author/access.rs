@@ -91,11 +91,27 @@ pub struct Asked {
     pub service: Option<String>,
 }
 
-/// Who may call what by `action`, in `bundle`, which was loaded from `files`.
+/// How far the work has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There are so many cells.
+    Cells(usize),
+    /// One more is done.
+    Done,
+}
+
+/// Who may call what by `action`, in `bundle`, which was loaded from `files`. `progress` is told how many cells there are, and
+/// then of each that is done.
 ///
 /// # Errors
 /// When the files do not hold the bundle's policies any more.
-pub fn matrix(bundle: &Bundle, files: &Files, asked: &Asked, action: Action) -> Result<Matrix, Findings> {
+pub fn matrix(
+    bundle: &Bundle,
+    files: &Files,
+    asked: &Asked,
+    action: Action,
+    progress: &dyn Fn(Progress),
+) -> Result<Matrix, Findings> {
     let clauses = by_name(bundle, files)?;
     let boundaries = Boundaries::new(&[bundle]);
     let scopes = Scopes::of(bundle);
@@ -105,13 +121,16 @@ pub fn matrix(bundle: &Bundle, files: &Files, asked: &Asked, action: Action) -> 
     let services = services(bundle, asked);
     let Some(first) = services.first() else { return Ok(Matrix::empty()) };
     let callers = callers(bundle, &boundaries.of(first).principals, asked);
+    progress(Progress::Cells(callers.len() * services.len()));
     let mut columns = Vec::new();
     for service in &services {
         let boundary = boundaries.of(service);
         let column = callers.iter().map(|caller| {
             let question = Question { bundle, boundary: &boundary, caller, action };
             let is_vague = caller.is_stranger && reads_callers;
-            question.cell(&scopes.concerning(caller, service), is_vague, &clauses)
+            let cell = question.cell(&scopes.concerning(caller, service), is_vague, &clauses);
+            progress(Progress::Done);
+            cell
         });
         columns.push(column.collect::<Vec<Cell>>());
     }

@@ -9,12 +9,13 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use daemon::finding::did_you_mean;
 use model::Action;
-use policyd::author::access::{self, Asked, Matrix};
+use policyd::author::access::{self, Asked, Matrix, Progress};
 use policyd::bundle::{Bundle, Files};
 
 use super::super::{Format, Outcome, print};
 use super::request::{Options, told};
 use crate::overview::unpadded;
+use crate::progress::counted;
 
 /// Who may call a service? Without --service: who may call what?
 ///
@@ -116,7 +117,13 @@ impl Access {
             service: self.options.service.clone(),
         };
         if !self.options.is_one_request() {
-            return Ok(access::matrix(bundle, files, &asked, typed.action)?);
+            let bar = counted("answers");
+            let matrix = access::matrix(bundle, files, &asked, typed.action, &|progress| match progress {
+                Progress::Cells(count) => bar.set_length(count as u64),
+                Progress::Done => bar.inc(1),
+            });
+            bar.finish_and_clear();
+            return Ok(matrix?);
         }
         access::of_request(bundle, files, &asked, |principal, service| {
             let principal = Some(principal.as_str().to_owned());

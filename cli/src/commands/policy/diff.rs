@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use policyd::author::diff::symbolic::{self, Solver, Symbolic};
 use policyd::author::diff::{self, Progress, Side};
 use policyd::author::replay;
@@ -13,6 +12,7 @@ use policyd::bundle::{Bundle, Files};
 
 use super::super::{Format, Outcome, print};
 use super::replay::{log, progress};
+use crate::progress::counted;
 
 /// Tell what is different between two bundles: in their texts, and in what they decide
 ///
@@ -59,7 +59,7 @@ impl Diff {
         let (new_files, new) = load(&self.new)?;
         let sides = [Side { bundle: &old, files: &old_files }, Side { bundle: &new, files: &new_files }];
         let [old_side, new_side] = sides;
-        let bar = bar("services");
+        let bar = counted("services");
         let difference = diff::diff(old_side, new_side, &|progress| match progress {
             Progress::Services(count) => bar.set_length(count as u64),
             Progress::Done => bar.inc(1),
@@ -101,7 +101,7 @@ impl Diff {
     fn symbolic(&self, [old, new]: [Side<'_>; 2]) -> Result<Symbolic> {
         let solver =
             Solver { program: self.solver.clone(), timeout: Duration::from_secs(self.solver_timeout.into()) };
-        let bar = bar("kinds of requests");
+        let bar = counted("kinds of requests");
         let compare = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let progress = |progress: symbolic::Progress| match progress {
@@ -124,13 +124,4 @@ fn load(folder: &Path) -> Result<(Files, Bundle)> {
     let files = Files::read(folder)?;
     let bundle = Bundle::load(&files)?;
     Ok((files, bundle))
-}
-
-/// Of so many things. It is seen on a terminal only.
-fn bar(what: &str) -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    match ProgressStyle::with_template(&format!("{{bar:40}} {{pos}} of {{len}} {what}, {{eta}} left")) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }

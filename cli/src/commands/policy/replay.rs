@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use policyd::author::replay::{self, Log};
 use policyd::bundle::{Bundle, Files};
 
 use super::super::{Format, Outcome, print};
+use crate::progress::styled;
 
 /// Make recorded decisions again by a bundle: what would change
 ///
@@ -71,8 +72,5 @@ pub(super) fn progress(logs: &[PathBuf]) -> ProgressBar {
         ),
         None => (ProgressBar::no_length(), "{spinner} {binary_bytes} read"),
     };
-    match ProgressStyle::with_template(form) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    styled(bar, form)
 }

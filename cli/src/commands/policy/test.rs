@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use policyd::author::coverage::{self, Coverage};
-use policyd::author::unit_test::{self, Outcome as Ran};
+use policyd::author::unit_test::{self, Outcome as Ran, UnitTest};
 use policyd::bundle::{Bundle, Files};
 
 use super::super::{Format, Outcome, print};
 use crate::coverage::{page::page, summary, text};
+use crate::progress::counted;
 
 /// Run the tests of a bundle: requests, and what the policies are expected to say of them
 ///
@@ -75,8 +76,7 @@ impl Test {
             ensure!(!tests.is_empty(), "no test's name holds `{filter}`: see the names with `--format json`");
         }
         let wanted = self.coverage.is_some() || self.coverage_min.is_some();
-        let requests = tests.iter().map(|test| &test.attributes);
-        let coverage = wanted.then(|| coverage::measure(&bundle, &files, requests)).transpose()?;
+        let coverage = wanted.then(|| measured(&bundle, &files, &tests)).transpose()?;
         if let Some(coverage) = &coverage {
             self.write(coverage, &files)?;
         }
@@ -128,6 +128,14 @@ impl Test {
     fn is_below(&self, coverage: &Coverage) -> bool {
         self.coverage_min.is_some_and(|least| coverage.outcomes().percent() < least)
     }
+}
+
+fn measured(bundle: &Bundle, files: &Files, tests: &[UnitTest]) -> Result<Coverage> {
+    let bar = counted("tests");
+    bar.set_length(tests.len() as u64);
+    let coverage = coverage::measure(bundle, files, bar.wrap_iter(tests.iter().map(|test| &test.attributes)));
+    bar.finish_and_clear();
+    Ok(coverage?)
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -1,22 +1,42 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::author::written;
 
 const MESH: &str =
     "trust_domain: a.example\nservices: {orders: {namespace: shop}, cart: {namespace: shop}}\n";
 
+/// The same, with operations of `orders`.
+const OPERATIONS: &str = "
+trust_domain: a.example
+services:
+  orders:
+    namespace: shop
+    operations:
+      getOrder: {method: GET, path: '/orders/{id}', groups: [orders.read]}
+      listOrders: {method: GET, path: /orders, groups: [orders.read]}
+      putOrder: {method: PUT, path: '/orders/{id}'}
+  cart: {namespace: shop}
+";
+
 fn loaded(acl: &str) -> (Bundle, Files) {
-    let texts = [("mesh.yaml", MESH), ("acl.cedar", acl)];
-    let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
-    let files = Files { folder: "bundle".into(), texts };
-    (Bundle::load(&files).unwrap_or_else(|wrong| panic!("{wrong}")), files)
+    loaded_in(MESH, acl)
+}
+
+fn loaded_in(mesh: &str, acl: &str) -> (Bundle, Files) {
+    let files = written::files(&[("mesh.yaml", mesh), ("acl.cedar", acl)]);
+    (written::load(&files), files)
 }
 
 /// The answers for `orders`: of each caller in words.
 fn answers(acl: &str) -> String {
-    let (bundle, files) = loaded(acl);
+    answers_in(MESH, acl)
+}
+
+fn answers_in(mesh: &str, acl: &str) -> String {
+    let (bundle, files) = loaded_in(mesh, acl);
     let asked = Asked { caller: None, service: Some("orders".into()) };
-    let matrix = matrix(&bundle, &files, &asked, Action::Http).unwrap();
+    let matrix = matrix(&bundle, &files, &asked, Action::Http, &|_| ()).unwrap();
     let answer = |(caller, mut cells): (&Caller, _)| {
         let cells: &mut dyn Iterator<Item = (&str, &Cell)> = &mut cells;
         let (_, cell) = cells.next().unwrap();
@@ -86,6 +106,62 @@ fn answers_are_right() {
 }
 
 #[test]
+fn operations_are_conditions_too() {
+    let everyone = |may: &str| {
+        let callers = ["cart", "orders", "unauthenticated", "others", "others in shop"];
+        callers.map(|caller| format!("{caller}: {may}")).join(", ")
+    };
+    let permit = |action: &str| format!("permit (principal, action {action}, resource);\n");
+    let (all, read) = (permit(r#"in Action::"http""#), permit(r#"in Action::"orders.read""#));
+    let get = permit(r#"== Action::"getOrder""#);
+    for (acl, may) in [
+        (get.clone(), "conditionally"),
+        (read.clone(), "conditionally"),
+        // A path that no operation has is no operation.
+        (format!("{read}{}", permit(r#"== Action::"putOrder""#)), "conditionally"),
+        (all.clone(), "always"),
+        (format!(r#"{all}forbid (principal, action == Action::"putOrder", resource);"#), "conditionally"),
+        (format!(r#"{get}forbid (principal, action in Action::"orders.read", resource);"#), "never"),
+        (format!(r#"{read}forbid (principal, action, resource) when {{ context has operation }};"#), "never"),
+        (
+            format!(r#"{all}forbid (principal, action, resource) unless {{ context has operation }};"#),
+            "conditionally",
+        ),
+        // Operations are those of their service.
+        (permit(r#"== Action::"http""#).replace("resource)", r#"resource == Service::"cart")"#), "never"),
+    ] {
+        assert_eq!(answers_in(OPERATIONS, &acl), everyone(may), "{acl}");
+    }
+}
+
+#[test]
+fn one_request_is_for_its_operation() {
+    let (bundle, files) =
+        loaded_in(OPERATIONS, r#"permit (principal, action in Action::"orders.read", resource);"#);
+    for (method, path, may) in [
+        ("GET", "/orders/1", May::Always),
+        ("HEAD", "/orders", May::Always),
+        ("PUT", "/orders/1", May::Never),
+        ("GET", "/orders/1/x", May::Never),
+    ] {
+        let request = |principal: &Principal, service: &str| {
+            Ok::<_, Findings>(Attributes {
+                principal: principal.clone(),
+                resource: service.to_owned(),
+                method: method.to_owned(),
+                path: path.to_owned(),
+                ..Attributes::default()
+            })
+        };
+        // What a caller may call: the other service has no such operation.
+        let asked = Asked { caller: Some(Principal::Unauthenticated), service: None };
+        let matrix = of_request(&bundle, &files, &asked, request).unwrap();
+        assert_eq!(matrix.services, ["cart", "orders"]);
+        assert_eq!(matrix.cells.iter().map(|cell| cell.may).collect::<Vec<_>>(), [May::Never, may], "{path}");
+    }
+}
+
+#[test]
 fn what_it_depends_on_is_told() {
     let (bundle, files) = loaded(
         r#"@id("readers") permit (principal, action == Action::"http", resource == Service::"orders")
@@ -93,12 +169,25 @@ fn what_it_depends_on_is_told() {
            @id("not-all") forbid (principal, action == Action::"http", resource) when { context.path == "/orders/0" };"#,
     );
     let asked = Asked { caller: Some(Principal::Unauthenticated), service: Some("orders".into()) };
-    let matrix = matrix(&bundle, &files, &asked, Action::Http).unwrap();
+    let matrix = matrix(&bundle, &files, &asked, Action::Http, &|_| ()).unwrap();
     assert_eq!(
         details(&matrix),
         "\nunauthenticated -> orders\n  permit `readers`  (acl.cedar:1)\n    when { context.method == \"GET\" && context.path like \"/orders/*\" }\n  forbid `not-all`  (acl.cedar:3)\n    when { context.path == \"/orders/0\" }\n"
     );
     assert!(!matrix.is_closed());
+}
+
+#[test]
+fn progress_ends_when_all_cells_are_done() {
+    let (bundle, files) = loaded("permit (principal, action, resource);");
+    let told = std::cell::RefCell::new(Vec::new());
+    let matrix = matrix(&bundle, &files, &Asked::default(), Action::Http, &|progress| {
+        told.borrow_mut().push(progress);
+    });
+    let cells = matrix.unwrap().cells.len();
+    assert_eq!(cells, 10);
+    let expected = [vec![Progress::Cells(cells)], vec![Progress::Done; cells]].concat();
+    assert_eq!(told.into_inner(), expected);
 }
 
 #[test]
@@ -145,7 +234,7 @@ proptest! {
             format!("{effect} ({}, action == Action::\"http\", resource){when};\n", scopes[*scope])
         }).collect();
         let (bundle, files) = loaded(&acl);
-        let matrix = matrix(&bundle, &files, &Asked::default(), Action::Http).unwrap();
+        let matrix = matrix(&bundle, &files, &Asked::default(), Action::Http, &|_| ()).unwrap();
         for (caller, cells) in matrix.rows() {
             for (service, cell) in cells {
                 for (method, path, header, same) in &requests {
