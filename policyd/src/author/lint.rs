@@ -28,6 +28,7 @@ mod tests;
 
 use daemon::finding::{Finding, Findings};
 
+pub(crate) use name::unknown;
 pub use name::{ALLOW, Lint, accepts};
 
 use crate::bundle::{Bundle, Files};

@@ -1,5 +1,6 @@
 //! `mesh.yaml`: the trust domain, the services and their instances.
 
+mod accepted;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,9 +179,12 @@ impl Reader<'_> {
         let domain = trust_domain.or_else(|| "invalid".parse().ok())?;
         let mut services = BTreeMap::new();
         for (Key(name), raw) in &raw.services {
+            let before = std::mem::take(&mut self.findings);
             if let Some(service) = self.service(&domain, name, raw) {
                 services.insert(name.value.clone(), service);
             }
+            let found = std::mem::replace(&mut self.findings, before);
+            self.findings.merge(accepted::rest(found, &raw.allow, self.source));
         }
         self.unique_instances(raw, &services);
         self.unlike_groups(raw, &services);
@@ -208,7 +212,7 @@ impl Reader<'_> {
         if raw.instances.len() > COUNT_MAX {
             self.wrong(name, format!("there are more than {COUNT_MAX} instances"), "split the service");
         }
-        let enforcement = self.enforcement(name, raw.enforcement.as_ref());
+        accepted::warn_of_enforcement(&name.value, raw.enforcement.as_ref(), self.source, &mut self.findings);
         let instances = raw.instances.iter().filter_map(|raw| self.instance(name, raw)).collect();
         let document = raw.openapi.as_ref();
         let operations =
@@ -228,7 +232,7 @@ impl Reader<'_> {
             timeout,
             fail_mode: raw.fail_mode,
             denial_exposure: raw.explain_denials,
-            enforcement,
+            enforcement: raw.enforcement.as_ref().map(|written| written.value).unwrap_or_default(),
             decision_log: raw.decision_log.unwrap_or(true),
             ingress,
             operations,
@@ -267,27 +271,6 @@ impl Reader<'_> {
             }
         };
         Some(Instance { name, version: raw.version.clone(), application, inbound })
-    }
-
-    /// A service that lets everything pass does so on purpose and for a while: its author is reminded.
-    fn enforcement(
-        &mut self,
-        service: &Spanned<String>,
-        written: Option<&Spanned<Enforcement>>,
-    ) -> Enforcement {
-        let Some(written) = written else { return Enforcement::default() };
-        let help = match written.value {
-            Enforcement::Enforce => return written.value,
-            Enforcement::Observe => {
-                "`observe` lets every request pass and only tells what would be refused; write `enforce` to refuse it"
-            }
-            Enforcement::Off => {
-                "`off` lets every request pass undecided; write `enforce`, or first `observe` to see what that would refuse"
-            }
-        };
-        let message = format!("requests to `{}` are not protected", service.value);
-        self.findings.push(self.at(written, message, help).as_warning());
-        written.value
     }
 
     fn unique_instances(&mut self, raw: &RawMesh, services: &BTreeMap<String, Service>) {

@@ -1,4 +1,5 @@
-//! The names of lints, and `@allow("…")`, by which a policy's author accepts what they find in it.
+//! The names of lints, and `@allow("…")`, by which a policy's author accepts what they find in it. `allow: […]` of a service
+//! in `mesh.yaml` does the same for what is found in that service.
 
 use daemon::finding::did_you_mean;
 
@@ -40,13 +41,19 @@ pub enum Lint {
     DoubledSlash,
     /// A `like` without a wildcard.
     LikeWithoutWildcard,
-    /// `@allow` with a name that no lint has.
+    /// A service that lets every request pass.
+    UnprotectedService,
+    /// An operation of an OpenAPI document that has no name.
+    UnnamedOperation,
+    /// A tag of an OpenAPI document that can't be the name of a group.
+    UnusableTag,
+    /// `@allow` or `allow:` with a name that no lint has.
     UnknownLint,
 }
 
 impl Lint {
     /// Every lint and its name.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::UnknownEntity, "unknown-entity"),
         (Self::EmptyGroup, "empty-group"),
         (Self::InapplicableScope, "inapplicable-scope"),
@@ -62,6 +69,9 @@ impl Lint {
         (Self::UnmatchableText, "unmatchable-text"),
         (Self::DoubledSlash, "doubled-slash"),
         (Self::LikeWithoutWildcard, "like-without-wildcard"),
+        (Self::UnprotectedService, "unprotected-service"),
+        (Self::UnnamedOperation, "unnamed-operation"),
+        (Self::UnusableTag, "unusable-tag"),
         (Self::UnknownLint, "unknown-lint"),
     ];
 
@@ -80,15 +90,23 @@ pub fn accepts(allowed: Option<&str>, lint: Lint) -> bool {
 pub(super) fn check(policies: &[Source<'_>], report: &mut Report) {
     for policy in policies {
         let Some((text, span)) = policy.annotation(ALLOW) else { continue };
-        let known = || Lint::ALL.into_iter().map(|(_, name)| name);
-        for name in named(text).filter(|name| !known().any(|known| known == *name)) {
-            let help = match did_you_mean(name, known()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "the name of a lint stands in brackets in its finding".to_owned(),
-            };
-            report.add(policy, Lint::UnknownLint, span.clone(), format!("there is no lint `{name}`"), help);
+        for (message, help) in named(text).filter_map(unknown) {
+            report.add(policy, Lint::UnknownLint, span.clone(), message, help);
         }
     }
+}
+
+/// What is wrong with `name` if no lint has it, and what to do about it.
+pub(crate) fn unknown(name: &str) -> Option<(String, String)> {
+    let known = || Lint::ALL.into_iter().map(|(_, name)| name);
+    if known().any(|known| known == name) {
+        return None;
+    }
+    let help = match did_you_mean(name, known()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "the name of a lint stands in brackets in its finding".to_owned(),
+    };
+    Some((format!("there is no lint `{name}`"), help))
 }
 
 fn named(text: &str) -> impl Iterator<Item = &str> {

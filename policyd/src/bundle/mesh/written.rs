@@ -92,6 +92,10 @@ pub(super) struct RawService {
     #[serde(default)]
     #[schemars(schema_with = "one_of::<Enforcement>")]
     pub(super) enforcement: Option<Spanned<Enforcement>>,
+    /// The names of lints whose findings in this service are accepted, such as `unprotected-service`.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", example = ["unprotected-service"])]
+    pub(super) allow: Vec<Spanned<String>>,
     /// Whether decisions on requests to it are logged; true by default.
     pub(super) decision_log: Option<bool>,
     /// Where callers from outside the mesh are let in, in the clear: an IP address and a port, 0 for any free port.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{Declared, Written};
+use crate::author::lint::Lint;
 use crate::bundle::files::{self, Files};
 use crate::bundle::mesh::Key;
 
@@ -143,7 +144,8 @@ impl Reader<'_> {
         let Some(id) = &operation.id else {
             let message = format!("`{method} {}` has no name: no operation is made of it", path.value);
             let finding = Finding::at(self.file, self.source, span_of(path, self.source), message);
-            self.findings.push(finding.with_help("give it an `operationId`").as_warning());
+            let finding = finding.with_help("give it an `operationId`").as_warning();
+            self.findings.push(finding.with_lint(Lint::UnnamedOperation.name()));
             return None;
         };
         let declared = Declared {
@@ -162,7 +164,7 @@ impl Reader<'_> {
             let message = format!("the tag `{}` can't be the name of a group: it makes none", tag.value);
             let finding = Finding::at(self.file, self.source, span_of(tag, self.source), message);
             let help = "use a-z, A-Z, 0-9, `-`, `_`, `.`, `/` and `:`, if policies shall name it";
-            self.findings.push(finding.with_help(help).as_warning());
+            self.findings.push(finding.with_help(help).as_warning().with_lint(Lint::UnusableTag.name()));
         }
         Some(declared)
     }
