@@ -3,6 +3,7 @@
 use tempfile::TempDir;
 
 use super::history::History;
+use super::store::Store;
 use super::*;
 
 /// A folder with a bundle `shop`, keys, archives, and the state.
