@@ -51,9 +51,14 @@ pub(crate) struct Tests {
 #[derive(Debug, Default)]
 struct Literals {
     texts: Map<Box<str>, u32>,
+    /// The same, if they are few: then they are compared one by one, most by their length alone.
+    few: Vec<(Box<str>, u32)>,
     /// Values of other types; few.
     others: Vec<(Value, u32)>,
 }
+
+/// Up to so many texts are found sooner one by one than by a hash.
+const FEW: usize = 6;
 
 /// The numbers at which the outcome of some comparison changes, sorted.
 #[derive(Debug, Default)]
@@ -157,13 +162,21 @@ impl Literals {
     fn write(&self, fact: &Fact<'_>, key: &mut Vec<u8>) {
         match *fact {
             Fact::Text(_) if self.texts.is_empty() => {}
-            Fact::Text(text) => push(self.texts.get(text).copied().unwrap_or(0), key),
+            Fact::Text(text) => push(self.text(text), key),
             _ if self.others.is_empty() => {}
             _ => {
                 let equal = self.others.iter().find(|(value, _)| value.as_fact() == *fact);
                 push(equal.map_or(0, |(_, class)| *class), key);
             }
         }
+    }
+
+    /// The number of `text`, 0 if it is no literal.
+    fn text(&self, text: &str) -> u32 {
+        if self.few.is_empty() {
+            return self.texts.get(text).copied().unwrap_or(0);
+        }
+        self.few.iter().find(|(literal, _)| **literal == *text).map_or(0, |(_, number)| *number)
     }
 
     /// Which of the literals are members. O(members).
@@ -204,6 +217,9 @@ impl Satisfied {
                 }
                 value => literals.others.push((value, number)),
             }
+        }
+        if literals.texts.len() <= FEW {
+            literals.few = literals.texts.iter().map(|(text, number)| (text.clone(), *number)).collect();
         }
         literals
     }

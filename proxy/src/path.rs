@@ -49,7 +49,11 @@ fn is_plainly_normal(path: &str) -> bool {
 
 /// The query of a request target, which was found to have one reading.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Query<'a>(&'a str);
+pub(crate) struct Query<'a> {
+    sent: &'a str,
+    /// Whether nothing in it is encoded.
+    is_plain: bool,
+}
 
 impl<'a> Query<'a> {
     /// A query as sent, without its `?`.
@@ -59,7 +63,7 @@ impl<'a> Query<'a> {
         if query.contains('%') {
             form_decode(query, |_| ())?;
         }
-        Ok(Self(query))
+        Ok(Self { sent: query, is_plain: !query.contains(['%', '+']) })
     }
 
     /// The value of the parameter called `name`; the values of a repeated name are joined by `,`.
@@ -67,13 +71,17 @@ impl<'a> Query<'a> {
     /// Read in place where it can be, else put into `room`.
     pub(crate) fn parameter<'f>(&'f self, name: &str, room: &'f mut String) -> Option<&'f str> {
         let is_called = |(sent, _): &(&str, &str)| {
-            if !sent.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+            if self.is_plain {
                 return *sent == name;
             }
             let mut rest = Some(name);
             let _valid = form_decode(sent, |text| rest = rest.and_then(|rest| rest.strip_prefix(text)));
             rest == Some("")
         };
+        // Most requests have other parameters, or none.
+        if self.is_plain && !self.sent.contains(name) {
+            return None;
+        }
         let mut values = self.pairs().filter(is_called).map(|(_, value)| value);
         let (first, second) = (values.next()?, values.next());
         if second.is_none() && !first.contains(['%', '+']) {
@@ -111,7 +119,7 @@ impl<'a> Query<'a> {
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let pairs = self.0.split('&').filter(|pair| !pair.is_empty());
+        let pairs = self.sent.split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 }
