@@ -146,7 +146,7 @@ fn a_service_that_is_not_enforced_is_told_of() {
     let modes = [service("orders", "observe"), service("payments", "off"), service("users", "enforce")];
     expect![[r#"
         loaded
-        warning: requests to `orders` are not protected
+        warning[unprotected-service]: requests to `orders` are not protected
          --> mesh.yaml:4:18
           |
         4 |     enforcement: observe
@@ -154,7 +154,7 @@ fn a_service_that_is_not_enforced_is_told_of() {
           |
           = help: `observe` lets every request pass and only tells what would be refused; write `enforce` to refuse it
 
-        warning: requests to `payments` are not protected
+        warning[unprotected-service]: requests to `payments` are not protected
          --> mesh.yaml:6:18
           |
         6 |     enforcement: off
@@ -176,7 +176,7 @@ fn a_service_that_is_not_enforced_is_told_of() {
     .assert_eq(&told(&[("mesh.yaml", &mesh(&[service("orders", "obsevre")]))]));
     let wrong = [service("orders", "off"), "  users: {timeout: soon}\n".to_owned()];
     expect![[r#"
-        warning: requests to `orders` are not protected
+        warning[unprotected-service]: requests to `orders` are not protected
          --> mesh.yaml:4:18
           |
         4 |     enforcement: off

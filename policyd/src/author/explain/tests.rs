@@ -204,7 +204,31 @@ fn shadow_policies_are_told_apart_and_decide_nothing() {
 @id("users") @shadow("true") forbid (principal, action == Action::"http", resource == Service::"users");
 "#;
     let explanation = of(acl, &RequestText::default());
-    expect![[r#""#]].assert_eq(&text(&explanation, &files(acl), false));
+    expect![[r#"
+        allow: permitted by `reads`
+        with the shadow policies enforced, deny: forbidden by `tls`
+
+        permit: `reads` is satisfied
+        --> acl.cedar:1:1
+
+        shadow forbid: `tls` is satisfied, and not enforced
+        --> acl.cedar:2:1
+
+        shadow permit: `anyone` is not satisfied
+         --> acl.cedar:3:93
+          |
+        3 | @id("anyone") @shadow("true") permit (principal, action == Action::"http", resource) when { context.method == "PUT" };
+          |                                                                                             ^^^^^^^^^^^^^^^^^^^^^^^ false: context.method = "GET"
+
+        1 other policy is for other services
+
+        to be denied:
+          - context.method would have to be other than "GET" (is "GET"), for `reads` at acl.cedar:1:76
+            verified: denied with method: HEAD
+
+        limits charged: none
+        rules that match: none
+    "#]].assert_eq(&text(&explanation, &files(acl), false));
     let json = json(&explanation);
     let marks = |of: &str| {
         json["explained"].as_array().unwrap().iter().map(|policy| policy[of].clone()).collect::<Vec<_>>()

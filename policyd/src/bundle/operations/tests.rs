@@ -239,7 +239,7 @@ fn an_openapi_document_says_the_operations() {
         ])
     );
     expect![[r#"
-        warning: the tag `Reviews & more` can't be the name of a group: it makes none
+        warning[unusable-tag]: the tag `Reviews & more` can't be the name of a group: it makes none
           --> reviews.yaml:11:28
            |
         11 |       tags: [reviews.read, Reviews & more]
@@ -247,7 +247,7 @@ fn an_openapi_document_says_the_operations() {
            |
            = help: use a-z, A-Z, 0-9, `-`, `_`, `.`, `/` and `:`, if policies shall name it
 
-        warning: `GET /reviews` has no name: no operation is made of it
+        warning[unnamed-operation]: `GET /reviews` has no name: no operation is made of it
           --> reviews.yaml:16:3
            |
         16 |   /reviews:
