@@ -116,7 +116,7 @@ pub(crate) fn tls_config(files: &Tls) -> Result<Arc<ClientConfig>> {
 /// Whether `received` is a whole answer, and how long that is.
 fn read(received: &[u8], exchange: &Exchange) -> io::Result<(Answer, usize)> {
     const PENDING: (Answer, usize) = (Answer::Pending, 0);
-    if matches!(exchange, Exchange::Tcp) {
+    if !matches!(exchange, Exchange::Http { .. }) {
         return Ok(if received.len() < SIZE { PENDING } else { (Answer::Whole { status: 200 }, SIZE) });
     }
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];

@@ -9,11 +9,11 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use crate::client::{self, Answer, Client};
-use crate::load::{Exchange, Load, Outcome};
+use crate::grpc;
+use crate::load::{Exchange, Load, Outcome, tenths};
 use crate::poll::Poll;
-use crate::processor::{self, Used};
-use crate::stats::percentile;
 use crate::upstream::SIZE;
+use crate::window::Window;
 
 /// How long answers to the last requests are waited for.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -25,28 +25,20 @@ const DIGITS: usize = 12;
 /// # Errors
 /// When there is nothing to be measured. What goes wrong with requests is in the outcome.
 pub(crate) fn run(load: &Load) -> Result<Outcome> {
+    if let Exchange::Grpc { streams } = load.exchange {
+        return grpc::generate(load, streams);
+    }
     let tls = load.tls.as_ref().map(client::tls_config).transpose()?;
     let mut generator = Generator::new(load, tls)?;
     generator.connect_all()?;
     let start = Instant::now();
     generator.until(start, start + Duration::from_secs_f64(load.warm_up_seconds))?;
     generator.begin_to_count();
-    let before = used(load)?;
+    let window = Window::open(load)?;
     let from = Instant::now();
     generator.until(from, from + Duration::from_secs_f64(load.seconds))?;
-    let after = used(load)?;
-    let seconds = from.elapsed().as_secs_f64();
-    let mut outcome = generator.outcome(seconds)?;
-    outcome.used = after.0.since(before.0);
-    outcome.used_by_others = after.1.since(before.1);
-    outcome.own = after.2.since(before.2);
-    outcome.resident_kib = processor::resident_kib(&load.processes)?;
-    Ok(outcome)
-}
-
-/// By whom is loaded, by those that help them, and by ourselves.
-fn used(load: &Load) -> Result<(Used, Used, Used)> {
-    Ok((Used::by(&load.processes)?, Used::by(&load.others)?, Used::by(&[std::process::id()])?))
+    window.close(load, &mut generator.outcome)?;
+    generator.end()
 }
 
 struct Generator<'a> {
@@ -156,8 +148,7 @@ impl<'a> Generator<'a> {
 
     fn answered(&mut self, token: usize, status: u16, since: Option<Instant>) -> Result<()> {
         let Some(since) = since else { return self.failed(token, "an answer that was not asked for") };
-        let tenths = since.elapsed().as_nanos() / 100;
-        self.latencies.push(u32::try_from(tenths).unwrap_or(u32::MAX));
+        self.latencies.push(tenths(since.elapsed()));
         if status != 200 {
             self.outcome.not_ok += 1;
             self.outcome.first_error.get_or_insert_with(|| format!("status {status}"));
@@ -186,12 +177,8 @@ impl<'a> Generator<'a> {
     }
 
     /// Waits for what is still on its way: an answer that never comes is an error too.
-    fn outcome(mut self, seconds: f64) -> Result<Outcome> {
-        self.outcome.requests = self.latencies.len() as u64;
-        self.outcome.seconds = seconds;
-        self.latencies.sort_unstable();
-        let at = |share| f64::from(percentile(&self.latencies, share).unwrap_or_default()) / 10.0;
-        (self.outcome.p50_us, self.outcome.p99_us, self.outcome.max_us) = (at(0.5), at(0.99), at(1.0));
+    fn end(mut self) -> Result<Outcome> {
+        self.outcome.count(&mut self.latencies);
         let last = Instant::now() + LAST_ANSWERS;
         while self.idle.len() < self.connections.len() {
             let left = last.saturating_duration_since(Instant::now());
@@ -216,7 +203,7 @@ struct Request {
 impl Request {
     fn new(exchange: &Exchange) -> Self {
         match exchange {
-            Exchange::Tcp => Self { bytes: vec![b'x'; SIZE], number_end: None },
+            Exchange::Tcp | Exchange::Grpc { .. } => Self { bytes: vec![b'x'; SIZE], number_end: None },
             Exchange::Http { prefix } => {
                 let target = format!("GET {prefix}{}", "0".repeat(DIGITS));
                 let bytes = format!("{target} HTTP/1.1\r\n{HEADERS}\r\n").into_bytes();

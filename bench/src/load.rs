@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::processor::Used;
+use crate::stats::percentile;
 
 /// How a proxy is loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,8 @@ pub(crate) struct Load {
     pub seconds: f64,
     /// Who is loaded: their processor time and memory are told.
     pub processes: Vec<u32>,
+    /// The processors that those may use.
+    pub processors: Vec<usize>,
     /// Who helps them from another processor: their processor time is told by itself.
     pub others: Vec<u32>,
     /// With whose certificate connections are made; without, in the clear.
@@ -35,6 +39,8 @@ pub(crate) struct Load {
 pub(crate) enum Exchange {
     /// GET, by HTTP/1.1. The number in the path is another each time.
     Http { prefix: String },
+    /// A unary gRPC call, so many of them at once on each connection. Rates and TLS are not for these.
+    Grpc { streams: usize },
     /// 1 KiB there and back.
     Tcp,
 }
@@ -65,6 +71,8 @@ pub(crate) struct Outcome {
     pub used_by_others: Used,
     /// Used by the generator itself, to tell whether it was what could do no more.
     pub own: Used,
+    /// The part of the loaded processors' time that programs of others took, 0 to 1.
+    pub foreign: f64,
     /// After the load, its connections still open.
     pub resident_kib: u64,
     /// From when a request was sent, or due at a fixed rate, to the end of its answer.
@@ -76,10 +84,24 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Counts the answers that took `latencies`, in tenths of a microsecond, and sorts them.
+    pub(crate) fn count(&mut self, latencies: &mut [u32]) {
+        self.requests = latencies.len() as u64;
+        latencies.sort_unstable();
+        let at = |share| f64::from(percentile(latencies, share).unwrap_or_default()) / 10.0;
+        (self.p50_us, self.p99_us, self.max_us) = (at(0.5), at(0.99), at(1.0));
+    }
+
     /// Processor time of the loaded processes for one request, in microseconds.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     pub(crate) fn microseconds_each(&self) -> f64 {
         self.used.nanoseconds as f64 / 1000.0 / self.requests as f64
+    }
+
+    /// Requests answered in a second.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(crate) fn per_second(&self) -> f64 {
+        self.requests as f64 / self.seconds
     }
 
     /// What is wrong with it, if it must not count.
@@ -91,6 +113,11 @@ impl Outcome {
             _ => Some(format!("{} errors, {} answers not 200: {first}", self.errors, self.not_ok)),
         }
     }
+}
+
+/// As latencies are kept: a u32 of tenths of a microsecond is seven minutes.
+pub(crate) fn tenths(latency: Duration) -> u32 {
+    u32::try_from(latency.as_nanos() / 100).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -105,6 +132,13 @@ mod tests {
         let denied = Outcome { not_ok: 1, first_error: Some("403".into()), ..good.clone() };
         assert_eq!(denied.fault().unwrap(), "0 errors, 1 answers not 200: 403");
         assert!(Outcome { errors: 1, ..good }.fault().is_some());
+    }
+
+    #[test]
+    fn latencies_are_counted() {
+        let mut outcome = Outcome::default();
+        outcome.count(&mut [tenths(Duration::from_micros(30)), tenths(Duration::from_nanos(1234)), 100]);
+        assert_eq!((outcome.requests, outcome.p50_us, outcome.max_us), (3, 10.0, 30.0));
     }
 
     #[test]

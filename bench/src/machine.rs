@@ -21,11 +21,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one, with Tidegate's program built from the sources in `root`.
-    pub(crate) fn this(root: &Path, tidegate: &Path, envoy: Option<&Path>) -> Result<Self> {
+    /// This one. Tidegate's program is of the commit in `root`, if it was built from there.
+    pub(crate) fn this(root: Option<&Path>, tidegate: &Path, envoy: Option<&Path>) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let processor = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let commit = said(Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(root));
+        let commit = root.and_then(|root| {
+            said(Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(root))
+        });
         let program = said(Command::new(tidegate).arg("--version")).context("Tidegate tells no version")?;
         let rustc = said(Command::new("rustc").arg("--version")).unwrap_or_default();
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;

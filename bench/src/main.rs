@@ -5,10 +5,12 @@ mod client;
 mod daemons;
 mod envoy;
 mod generator;
+mod grpc;
 mod load;
 mod machine;
 mod measure;
 mod pki;
+mod plot;
 mod poll;
 mod processor;
 mod report;
@@ -19,6 +21,7 @@ mod side;
 mod stats;
 mod tidegate;
 mod upstream;
+mod window;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -35,7 +38,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "tidegate-bench", args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
-  cargo run --release -p tidegate-bench                            all jobs; takes some ten minutes
+  cargo run --release -p tidegate-bench                            all jobs; takes some fifteen minutes
   cargo run --release -p tidegate-bench -- --list                  which jobs there are
   cargo run --release -p tidegate-bench -- --only mtls --rounds 9  one job
   cargo run --release -p tidegate-bench -- --only http1 --tidegate-only --seconds 20
@@ -52,7 +55,7 @@ struct Arguments {
 enum Part {
     /// The service behind the proxies
     #[command(hide = true)]
-    Upstream { address: SocketAddr },
+    Upstream { speaks: upstream::Speaks, address: SocketAddr },
     /// The generator of load, which is told what to do in JSON
     #[command(hide = true)]
     Generate { load: String },
@@ -74,8 +77,8 @@ fn main() -> ExitCode {
 fn dispatch(arguments: Arguments) -> Result<ExitCode> {
     match arguments.part {
         None => arguments.run.run(),
-        Some(Part::Upstream { address }) => {
-            upstream::serve(address, upstream::Speaks::Http).map(|()| ExitCode::SUCCESS)
+        Some(Part::Upstream { speaks, address }) => {
+            upstream::serve(address, speaks).map(|()| ExitCode::SUCCESS)
         }
         Some(Part::Authz { address }) => envoy::authz::serve(address).map(|()| ExitCode::SUCCESS),
         Some(Part::Generate { load }) => {

@@ -11,7 +11,7 @@ use crate::envoy::{self, Certificates};
 use crate::load::{Exchange, Load, Outcome, Tls};
 use crate::pki;
 use crate::processor;
-use crate::row::{CALLER, Hop, Row, SERVICE};
+use crate::row::{CALLER, Hop, Row, SERVICE, Wire};
 use crate::side::{Place, Side};
 use crate::tidegate::Ca;
 
@@ -26,13 +26,19 @@ pub(crate) struct Options {
     pub envoy: Option<PathBuf>,
 }
 
-/// The processors of a run.
-pub(crate) const PROXIES: &[usize] = &[0];
+/// The processors of the proxies, of which most jobs use the first.
+const PROXIES: &[usize] = &[0, 1];
+/// The processor of everything else.
 pub(crate) const OTHERS: &[usize] = &[1];
+
+/// How long connections are used before memory is looked at.
+const MEMORY_SECONDS: f64 = 3.0;
 
 /// What came of one job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
+    /// What Tidegate lacks for this job.
+    pub missing: Option<String>,
     pub tidegate: Rounds,
     pub envoy: Rounds,
 }
@@ -40,6 +46,8 @@ pub(crate) struct Measured {
 /// What came of one side, a round each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rounds {
+    /// What the processes had in memory before there was any load.
+    pub idle_kib: u64,
     /// As fast as it goes.
     pub closed: Vec<Outcome>,
     /// At a fixed rate.
@@ -50,8 +58,8 @@ impl Measured {
     /// What is wrong with it, by side.
     pub(crate) fn faults(&self) -> Vec<String> {
         let side = |name: &str, rounds: &Rounds| {
-            let all = rounds.closed.iter().chain(&rounds.open);
-            all.filter_map(Outcome::fault).next().map(|fault| format!("{name}: {fault}"))
+            let mut all = rounds.closed.iter().chain(&rounds.open);
+            all.find_map(Outcome::fault).map(|fault| format!("{name}: {fault}"))
         };
         [side("Tidegate", &self.tidegate), side("Envoy", &self.envoy)].into_iter().flatten().collect()
     }
@@ -68,13 +76,18 @@ pub(crate) fn measure(
     tell("starting");
     let bench = std::env::current_exe()?;
     let [upstream] = free_addresses()?;
-    let arguments = ["upstream".to_owned(), upstream.to_string()];
+    let speaks = row.wire.as_argument();
+    let arguments = ["upstream", speaks, &upstream.to_string()];
     let mut service = Daemon::start(&bench, &arguments, OTHERS, folder.join("upstream.log"))?;
     service.until_listening(upstream)?;
-    let place = Place { folder, upstream, proxies: PROXIES, others: OTHERS };
+    let proxies = PROXIES.get(..row.processors).context("the proxies have two processors at most")?;
+    let place = Place { folder, upstream, proxies, others: OTHERS };
     let caller = pki::issue(&ca.state(), CALLER, folder)?;
     let tls = (row.hop == Hop::Mutual).then(|| caller.to(SERVICE));
-    let tidegate = ca.start_side(row, &place).context("Tidegate does not start")?;
+    let tidegate = match row.missing {
+        None => Some(ca.start_side(row, &place).context("Tidegate does not start")?),
+        Some(_) => None,
+    };
     let envoy = match &options.envoy {
         Some(binary) => {
             let certificates = Certificates { caller, service: pki::issue(&ca.state(), SERVICE, folder)? };
@@ -82,36 +95,66 @@ pub(crate) fn measure(
         }
         None => None,
     };
-    let mut measured = Measured::default();
-    for round in 0..options.rounds {
-        for rate in [None, Some(row.rate)] {
-            let mut sides: Vec<(&Side, &mut Rounds)> = vec![(&tidegate, &mut measured.tidegate)];
-            sides.extend(envoy.as_ref().map(|side| (side, &mut measured.envoy)));
-            // A B, then B A.
-            if round % 2 == 1 {
-                sides.reverse();
-            }
-            for (side, rounds) in sides {
-                let how = rate.map_or_else(|| "closed loop".to_owned(), |rate| format!("{rate}/s"));
-                tell(&format!("round {}/{}, {how}, {}", round + 1, options.rounds, side.name));
-                let outcome = generate(&bench, &load(row, side, tls.as_ref(), rate, options))?;
-                if rate.is_some() { rounds.open.push(outcome) } else { rounds.closed.push(outcome) }
+    let mut measured = Measured { missing: row.missing.map(str::to_owned), ..Measured::default() };
+    let sides = [(tidegate.as_ref(), &mut measured.tidegate), (envoy.as_ref(), &mut measured.envoy)];
+    let mut sides: Vec<(&Side, &mut Rounds)> =
+        sides.into_iter().filter_map(|(side, rounds)| Some((side?, rounds))).collect();
+    for (side, rounds) in &mut sides {
+        rounds.idle_kib = processor::resident_kib(&side.ids())?;
+        if options.envoy.is_none() {
+            println!(
+                "{:<12} {} is at work as {:?}, on processors {proxies:?}",
+                row.id,
+                side.name,
+                side.ids()
+            );
+        }
+    }
+    let rates = [row.closed.then_some(None), row.rate.map(Some)];
+    // A profile is of one thing.
+    let turns: Vec<Option<u32>> =
+        rates.into_iter().flatten().take(if options.envoy.is_none() { 1 } else { 2 }).collect();
+    let times = if row.is_for_memory() { 1 } else { options.rounds };
+    for round in 0..times {
+        for rate in &turns {
+            for (side, rounds) in &mut sides {
+                let how = rate.map_or_else(|| "as fast as it goes".to_owned(), |rate| format!("{rate}/s"));
+                tell(&format!("round {}, {how}, {}", round + 1, side.name));
+                let outcome = generate(&bench, &load(row, side, tls.as_ref(), *rate, proxies, options))?;
+                let turns = if rate.is_some() { &mut rounds.open } else { &mut rounds.closed };
+                turns.push(outcome);
             }
         }
+        // A B, then B A.
+        sides.reverse();
     }
     Ok(measured)
 }
 
-fn load(row: &Row, side: &Side, tls: Option<&Tls>, rate: Option<u32>, options: &Options) -> Load {
+fn load(
+    row: &Row,
+    side: &Side,
+    tls: Option<&Tls>,
+    rate: Option<u32>,
+    processors: &[usize],
+    options: &Options,
+) -> Load {
+    let exchange = match row.wire {
+        Wire::Http => Exchange::Http { prefix: row.prefix() },
+        Wire::Grpc { streams } => Exchange::Grpc { streams },
+        Wire::Tcp => Exchange::Tcp,
+    };
     Load {
         target: side.target,
-        exchange: Exchange::Http { prefix: row.prefix() },
+        exchange,
         connections: row.connections,
         rate,
         reconnect: row.reconnect,
         warm_up_seconds: options.warm_up_seconds,
-        seconds: options.seconds,
+        // Every connection has to be used.
+        seconds: if row.is_for_memory() { MEMORY_SECONDS } else { options.seconds },
         processes: side.ids(),
+        processors: processors.to_vec(),
         others: side.other_ids(),
         tls: tls.cloned(),
     }

@@ -46,6 +46,15 @@ impl Used {
     }
 }
 
+/// How long the given processors have been busy since the machine started, in nanoseconds.
+pub(crate) fn busy(processors: &[usize]) -> Result<u64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    Ok(processors
+        .iter()
+        .map(|processor| busy_ticks(&stat, *processor).unwrap_or_default() * 10_000_000)
+        .sum())
+}
+
 /// What `processes` have in memory, in KiB.
 pub(crate) fn resident_kib(processes: &[u32]) -> Result<u64> {
     let one = |process: &u32| -> Result<u64> {
@@ -78,6 +87,14 @@ fn ticks(stat: &str) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
+/// All but idle and waiting of `/proc/stat`. The guests' share is within the users'.
+fn busy_ticks(stat: &str, processor: usize) -> Option<u64> {
+    let name = format!("cpu{processor} ");
+    let fields = stat.lines().find_map(|line| line.strip_prefix(name.as_str()))?.split_whitespace();
+    let busy = fields.take(8).enumerate().filter(|(place, _)| !matches!(place, 3 | 4));
+    Some(busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +104,15 @@ mod tests {
         let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 30 40 0 0 20";
         assert_eq!(ticks(stat), Some((30, 40)));
         assert_eq!(ticks("7 a S 1"), None);
+    }
+
+    #[test]
+    fn a_processor_is_busy_but_when_it_waits() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 1000 1000 4 5 6 1 0\ncpu10 7 0 0 0 0 0 0 0 0 0\n";
+        assert_eq!(
+            [busy_ticks(stat, 0), busy_ticks(stat, 10), busy_ticks(stat, 1)],
+            [Some(21), Some(7), None]
+        );
     }
 
     #[test]

@@ -26,17 +26,18 @@ pub(crate) struct Entry {
     pub measured: Measured,
 }
 
-/// What a table says of one job.
+/// What tables say of one side in a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Summary {
-    /// Processor time of one request, in microseconds.
-    pub ours: Spread,
-    pub theirs: Spread,
-    /// Of both, by round.
-    pub ratio: Spread,
+pub(crate) struct Figures {
+    /// Processor time of one request, as fast as it goes, in microseconds.
+    pub each: Option<Spread>,
+    /// Requests answered in a second then.
+    pub per_second: Option<Spread>,
     /// At the fixed rate.
-    pub ours_open: Latency,
-    pub theirs_open: Latency,
+    pub latency: Option<Latency>,
+    /// In memory: before there was a connection, and with all of them.
+    pub idle_mib: f64,
+    pub loaded_mib: Option<f64>,
 }
 
 /// Medians over the rounds, in microseconds.
@@ -66,21 +67,27 @@ impl Results {
     }
 }
 
-impl Summary {
-    /// Nothing if a side was not measured, or did not do its job.
-    pub(crate) fn of(measured: &Measured) -> Option<Self> {
-        if !measured.faults().is_empty() {
-            return None;
+impl Figures {
+    /// Of one side; empty where it was not measured.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(crate) fn of(rounds: &Rounds) -> Self {
+        let kib = rounds.open.iter().map(|turn| turn.resident_kib as f64 / 1024.0);
+        Self {
+            each: Spread::of(each(rounds)),
+            per_second: Spread::of(rounds.closed.iter().map(Outcome::per_second)),
+            latency: Latency::of(&rounds.open),
+            idle_mib: rounds.idle_kib as f64 / 1024.0,
+            loaded_mib: Spread::of(kib).map(|spread| spread.median),
         }
-        let (ours, theirs) = (each(&measured.tidegate), each(&measured.envoy));
-        Some(Self {
-            ours: Spread::of(ours.iter().copied())?,
-            theirs: Spread::of(theirs.iter().copied())?,
-            ratio: Spread::of_ratios(&ours, &theirs)?,
-            ours_open: Latency::of(&measured.tidegate.open)?,
-            theirs_open: Latency::of(&measured.envoy.open)?,
-        })
     }
+}
+
+/// Tidegate's processor time by Envoy's, round by round; nothing if one was not measured or did not do its job.
+pub(crate) fn ratio(measured: &Measured) -> Option<Spread> {
+    if measured.missing.is_some() || !measured.faults().is_empty() {
+        return None;
+    }
+    Spread::of_ratios(&each(&measured.tidegate), &each(&measured.envoy))
 }
 
 impl Latency {
@@ -107,30 +114,43 @@ mod tests {
     fn rounds(microseconds: &[u64]) -> Rounds {
         let turn = |microseconds: &u64| Outcome {
             requests: 1000,
+            seconds: 2.0,
             used: Used { nanoseconds: microseconds * 1_000_000, ..Used::default() },
             p50_us: 2.0,
             p99_us: 9.0,
+            resident_kib: 2048,
             ..Outcome::default()
         };
         let turns: Vec<Outcome> = microseconds.iter().map(turn).collect();
-        Rounds { closed: turns.clone(), open: turns }
+        Rounds { idle_kib: 1024, closed: turns.clone(), open: turns }
+    }
+
+    fn measured() -> Measured {
+        Measured { tidegate: rounds(&[10, 30, 20]), envoy: rounds(&[40, 60, 80]), missing: None }
     }
 
     #[test]
-    fn a_summary_has_the_ratio_of_rounds() {
-        let measured = Measured { tidegate: rounds(&[10, 30, 20]), envoy: rounds(&[40, 60, 80]) };
-        let summary = Summary::of(&measured).unwrap();
-        assert_eq!((summary.ours.median, summary.theirs.median), (20.0, 60.0));
-        assert_eq!(summary.ratio, Spread { median: 0.25, min: 0.25, max: 0.5 });
-        assert_eq!(summary.theirs_open, Latency { p50: 2.0, p99: 9.0, each: 60.0 });
+    fn ratios_are_those_of_rounds() {
+        assert_eq!(ratio(&measured()), Some(Spread { median: 0.25, min: 0.25, max: 0.5 }));
     }
 
     #[test]
-    fn a_job_with_an_error_has_no_summary() {
-        let mut measured = Measured { tidegate: rounds(&[10]), envoy: rounds(&[40]) };
-        measured.envoy.open[0].errors = 1;
-        assert_eq!(Summary::of(&measured), None);
-        assert!(measured.faults()[0].starts_with("Envoy: 1 errors"));
+    fn figures_are_medians() {
+        let figures = Figures::of(&measured().envoy);
+        assert_eq!(figures.each.unwrap().median, 60.0);
+        assert_eq!(figures.per_second.unwrap().median, 500.0);
+        assert_eq!(figures.latency, Some(Latency { p50: 2.0, p99: 9.0, each: 60.0 }));
+        assert_eq!((figures.idle_mib, figures.loaded_mib), (1.0, Some(2.0)));
+        assert_eq!(Figures::of(&Rounds::default()).each, None);
+    }
+
+    #[test]
+    fn a_job_with_an_error_has_no_ratio() {
+        let mut failed = measured();
+        failed.envoy.open[0].errors = 1;
+        assert_eq!(ratio(&failed), None);
+        assert!(failed.faults()[0].starts_with("Envoy: 1 errors"));
+        assert_eq!(ratio(&Measured { missing: Some("HTTP/2".to_owned()), ..measured() }), None);
     }
 
     #[test]
@@ -139,8 +159,7 @@ mod tests {
         let path = folder.path().join("results.json");
         assert_eq!(Results::load(&path).unwrap(), Results::default());
         let mut results = Results::default();
-        let measured = Measured { tidegate: rounds(&[10, 20]), envoy: rounds(&[40, 50]) };
-        results.0.insert("a".into(), Entry { measured, ..Entry::default() });
+        results.0.insert("a".into(), Entry { measured: measured(), ..Entry::default() });
         results.save(&path).unwrap();
         assert_eq!(Results::load(&path).unwrap(), results);
         assert!(fs::read_to_string(&path).unwrap().lines().count() > 8);

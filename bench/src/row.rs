@@ -8,6 +8,7 @@ pub(crate) struct Row {
     /// What the table says.
     pub title: &'static str,
     pub hop: Hop,
+    pub wire: Wire,
     /// How many policies there are; the last one permits. Without, nothing is decided.
     pub policies: usize,
     /// Whether there is a local rate limit, never reached.
@@ -18,8 +19,14 @@ pub(crate) struct Row {
     /// A handshake for each request.
     pub reconnect: bool,
     pub connections: usize,
-    /// For latency: requests a second that both can do.
-    pub rate: u32,
+    /// How many processors the proxies have.
+    pub processors: usize,
+    /// As fast as it goes: for processor time.
+    pub closed: bool,
+    /// Requests a second that both can do: for latency, and for memory while connections are open.
+    pub rate: Option<u32>,
+    /// What Tidegate lacks for it: Envoy is measured alone.
+    pub missing: Option<&'static str>,
 }
 
 /// Where the proxies stand.
@@ -33,87 +40,113 @@ pub(crate) enum Hop {
     Pair,
 }
 
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// HTTP/1.1.
+    Http,
+    /// Unary gRPC calls, so many at once on each connection.
+    Grpc { streams: usize },
+    /// Bytes.
+    Tcp,
+}
+
+impl Wire {
+    /// What the bench's upstream is told to speak.
+    pub(crate) const fn as_argument(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc { .. } => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 const PLAIN: Row = Row {
     id: "http1",
     title: "HTTP/1.1 in the clear, nothing decided",
     hop: Hop::Plain,
+    wire: Wire::Http,
     policies: 0,
     limited: false,
     access_log: false,
     envoy_asks: false,
     reconnect: false,
     connections: 64,
-    rate: 8000,
+    processors: 1,
+    closed: true,
+    rate: Some(8000),
+    missing: None,
 };
+const ACL: Row = Row { policies: 20, limited: true, ..PLAIN };
+const MUTUAL: Row = Row { hop: Hop::Mutual, ..ACL };
+const PAIR: Row = Row { hop: Hop::Pair, rate: Some(4000), ..ACL };
+/// Its turns take place once: memory does not depend on how busy the machine is.
+const MEMORY: Row = Row { connections: 1000, closed: false, rate: Some(1000), ..ACL };
+const GRPC: Row = Row { rate: None, missing: Some("HTTP/2"), ..PLAIN };
 
-/// All jobs, in the order of the table.
-pub(crate) const ROWS: [Row; 10] = [
+/// All jobs, in the order of the tables.
+pub(crate) const ROWS: [Row; 18] = [
     PLAIN,
     Row { id: "http1-log", title: "the same, with an access log", access_log: true, ..PLAIN },
-    Row { id: "acl20", title: "20 policies and a local limit", policies: 20, limited: true, ..PLAIN },
-    Row {
-        id: "acl20-log",
-        title: "the same, with an access log",
-        policies: 20,
-        limited: true,
-        access_log: true,
-        ..PLAIN
-    },
-    Row {
-        id: "acl1000",
-        title: "1,000 policies and a local limit",
-        policies: 1000,
-        limited: true,
-        rate: 2000,
-        ..PLAIN
-    },
+    Row { id: "acl20", title: "20 policies and a local limit", ..ACL },
+    Row { id: "acl20-log", title: "the same, with an access log", access_log: true, ..ACL },
+    Row { id: "acl1000", title: "1,000 policies and a local limit", policies: 1000, rate: Some(2000), ..ACL },
     Row {
         id: "ext-authz",
         title: "20 policies; Envoy asks a server (ext_authz)",
-        policies: 20,
-        limited: true,
         envoy_asks: true,
-        rate: 4000,
-        ..PLAIN
-    },
-    Row {
-        id: "mtls",
-        title: "mutual TLS, 20 policies on the caller and a local limit",
-        hop: Hop::Mutual,
+        rate: Some(4000),
         ..ACL
     },
-    Row {
-        id: "pair",
-        title: "a pair of sidecars, mutual TLS between them, the same policies",
-        hop: Hop::Pair,
-        rate: 4000,
-        ..ACL
-    },
-    Row {
-        id: "pair-log",
-        title: "the same, with access logs",
-        hop: Hop::Pair,
-        access_log: true,
-        rate: 4000,
-        ..ACL
-    },
+    Row { id: "mtls", title: "mutual TLS, 20 policies on the caller and a local limit", ..MUTUAL },
+    Row { id: "mtls-log", title: "the same, with an access log", access_log: true, ..MUTUAL },
+    Row { id: "pair", title: "a pair of sidecars, mutual TLS between them, the same policies", ..PAIR },
+    Row { id: "pair-log", title: "the same, with access logs", access_log: true, ..PAIR },
     Row {
         id: "handshake",
         title: "a full mutual TLS handshake for each request, the same policies",
-        hop: Hop::Mutual,
         reconnect: true,
         connections: 16,
-        rate: 1000,
+        rate: Some(1000),
+        ..MUTUAL
+    },
+    Row {
+        id: "grpc-8x16",
+        title: "gRPC, 8 connections with 16 calls at once",
+        wire: Wire::Grpc { streams: 16 },
+        connections: 8,
+        ..GRPC
+    },
+    Row {
+        id: "grpc-32x1",
+        title: "gRPC, 32 connections with one call at once",
+        wire: Wire::Grpc { streams: 1 },
+        connections: 32,
+        ..GRPC
+    },
+    Row { id: "tcp", title: "TCP, 1 KiB there and back", wire: Wire::Tcp, missing: Some("raw TCP"), ..PLAIN },
+    Row { id: "one-core", title: "20 policies and a local limit, one core", rate: None, ..ACL },
+    Row {
+        id: "two-cores",
+        title: "the same, two cores, one of them shared with the generator",
+        processors: 2,
+        rate: None,
         ..ACL
     },
+    Row { id: "memory", title: "connections in the clear", ..MEMORY },
+    Row { id: "memory-mtls", title: "connections by mutual TLS", hop: Hop::Mutual, ..MEMORY },
 ];
-
-const ACL: Row = Row { policies: 20, limited: true, ..PLAIN };
 
 impl Row {
     /// The job called `id`.
     pub(crate) fn called(id: &str) -> Option<Self> {
         ROWS.into_iter().find(|row| row.id == id)
+    }
+
+    /// Whether it is for memory: then there is but one turn, with fresh processes.
+    pub(crate) const fn is_for_memory(&self) -> bool {
+        !self.closed
     }
 
     /// What paths start with: the last policy permits it.

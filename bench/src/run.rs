@@ -13,8 +13,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::envoy;
 use crate::machine::Machine;
 use crate::measure::{self, Measured, OTHERS, Options};
+use crate::plot;
 use crate::report;
-use crate::results::{self, Entry, Results};
+use crate::results::{self, Entry, Figures, Results};
 use crate::row::{ROWS, Row};
 use crate::stats::Spread;
 use crate::tidegate::{self, Ca};
@@ -66,7 +67,7 @@ impl Run {
             }
         };
         let envoy = if self.tidegate_only { None } else { Some(envoy::install(&target)?) };
-        let machine = Machine::this(root, &binary, envoy.as_deref())?;
+        let machine = Machine::this(self.program.is_none().then_some(root), &binary, envoy.as_deref())?;
         let options = Options {
             rounds: self.rounds.into(),
             seconds: self.seconds,
@@ -94,6 +95,7 @@ impl Run {
         let entry = Entry { measured_at, machine: machine.clone(), seconds: self.seconds, measured };
         results.0.insert(row.id.to_owned(), entry);
         results.save(&path)?;
+        std::fs::write(root.join("docs/benchmarks/dataplane.svg"), plot::svg(&results))?;
         report::write(&root.join("docs/benchmarks.md"), &results)
     }
 
@@ -122,19 +124,28 @@ fn run_one(row: &Row, ca: &Ca, options: &Options, folder: &Path) -> Result<Measu
 }
 
 fn tell(row: &Row, measured: &Measured) {
-    let (ours, theirs) = (results::each(&measured.tidegate), results::each(&measured.envoy));
+    let (ours, theirs) = (Figures::of(&measured.tidegate), Figures::of(&measured.envoy));
     let spread = |spread: Option<Spread>| {
         spread.map_or_else(|| "-".to_owned(), |s| format!("{:.2} ({:.2}-{:.2})", s.median, s.min, s.max))
     };
-    println!(
-        "{:<10} Tidegate {} µs, Envoy {} µs, ratio {}",
-        row.id,
-        spread(Spread::of(ours.iter().copied())),
-        spread(Spread::of(theirs.iter().copied())),
-        spread(Spread::of_ratios(&ours, &theirs)),
-    );
+    let line = if let Some(missing) = row.missing {
+        format!("Tidegate has no {missing} yet, Envoy {} µs", spread(theirs.each))
+    } else if row.is_for_memory() {
+        let mib = |figures: &Figures| {
+            format!(
+                "{:.0} MiB idle, {:.0} MiB loaded",
+                figures.idle_mib,
+                figures.loaded_mib.unwrap_or_default()
+            )
+        };
+        format!("Tidegate {}, Envoy {}", mib(&ours), mib(&theirs))
+    } else {
+        let ratio = spread(results::ratio(measured));
+        format!("Tidegate {} µs, Envoy {} µs, ratio {ratio}", spread(ours.each), spread(theirs.each))
+    };
+    println!("{:<12} {line}", row.id);
     for fault in measured.faults() {
-        println!("{:<10} FAILED: {fault}", row.id);
+        println!("{:<12} FAILED: {fault}", row.id);
     }
 }
 

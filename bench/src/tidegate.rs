@@ -209,3 +209,29 @@ fn limits() -> String {
         "limits:\n  - name: all\n    service: {SERVICE}\n    key: [resource]\n    rate: {RATE}/s\n    scope: local\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str) -> Row {
+        Row::called(id).unwrap()
+    }
+
+    #[test]
+    fn a_bundle_has_the_policies_of_its_job() {
+        let plain = policies(&row("acl1000"));
+        assert_eq!(plain.matches("permit (principal, ").count(), 1000);
+        assert!(plain.contains("like \"/api/v0999/orders/*\""));
+        let mutual = policies(&row("mtls"));
+        let own = "principal == Workload::\"spiffe://bench.example/ns/bench/sa/caller\"";
+        assert_eq!((mutual.matches("permit (").count(), mutual.matches(own).count()), (20, 1));
+    }
+
+    #[test]
+    fn a_job_without_policies_decides_nothing() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let of = |id: &str| mesh(&row(id), at(1), at(2), at(3));
+        assert!(of("http1").contains("enforcement: off") && of("acl20").contains("enforcement: enforce"));
+    }
+}

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
 
+use crate::grpc;
 use crate::poll::Poll;
 
 /// What an answer's body and one TCP exchange have.
@@ -18,12 +19,17 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 pub(crate) enum Speaks {
     /// 1 KiB for each head of a request.
     Http,
+    /// 1 KiB for each gRPC call.
+    Grpc,
     /// 1 KiB for each KiB.
     Tcp,
 }
 
 /// Answers at `address` until the process is ended.
 pub(crate) fn serve(address: SocketAddr, speaks: Speaks) -> Result<()> {
+    if speaks == Speaks::Grpc {
+        return grpc::serve(address);
+    }
     let listener = TcpListener::bind(address).with_context(|| format!("`{address}` can't be bound"))?;
     listener.set_nonblocking(true)?;
     let mut poll = Poll::new()?;
@@ -52,7 +58,7 @@ pub(crate) fn serve(address: SocketAddr, speaks: Speaks) -> Result<()> {
 fn answer(speaks: Speaks) -> Vec<u8> {
     let body = "x".repeat(SIZE);
     match speaks {
-        Speaks::Tcp => body.into_bytes(),
+        Speaks::Tcp | Speaks::Grpc => body.into_bytes(),
         Speaks::Http => {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
                         date: Mon, 23 Nov 2026 08:44:53 GMT\r\nserver: bench\r\ncontent-length: ";
@@ -82,7 +88,7 @@ fn is_answered(stream: &mut TcpStream, received: &mut Vec<u8>, speaks: Speaks, a
 /// Where the first request ends. The generator's have no body, and no proxy sends one before the last is answered.
 fn end_of_request(received: &[u8], speaks: Speaks) -> Option<usize> {
     match speaks {
-        Speaks::Tcp => (received.len() >= SIZE).then_some(SIZE),
+        Speaks::Tcp | Speaks::Grpc => (received.len() >= SIZE).then_some(SIZE),
         Speaks::Http => received.ends_with(END_OF_HEAD).then_some(received.len()),
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use crate::pki::{self, Files};
-use crate::row::{CALLER, Row, SERVICE};
+use crate::row::{CALLER, Row, SERVICE, Wire};
 
 /// Tokens in a second of the limit that is never reached.
 pub(crate) const RATE: u32 = 1_000_000;
@@ -39,7 +39,11 @@ impl Server<'_> {
     /// The bootstrap file.
     pub(crate) fn json(&self) -> Value {
         let mut filters = Vec::new();
-        let mut clusters = vec![cluster("upstream", self.upstream)];
+        let upstream = match self.row.wire {
+            Wire::Grpc { .. } => h2_cluster("upstream", self.upstream),
+            Wire::Http | Wire::Tcp => cluster("upstream", self.upstream),
+        };
+        let mut clusters = vec![upstream];
         match self.authz {
             Some(address) => {
                 filters.push(ext_authz());
@@ -50,6 +54,9 @@ impl Server<'_> {
         }
         if self.row.limited {
             filters.push(local_ratelimit());
+        }
+        if self.row.wire == Wire::Tcp {
+            return bootstrap(self.admin, self.listen, None, &tcp_proxy(), &clusters);
         }
         let mut http = http_manager(filters, self.access_log.as_ref());
         if self.tls.is_some() {
@@ -89,10 +96,10 @@ fn bootstrap(
     admin: SocketAddr,
     listen: SocketAddr,
     transport_socket: Option<Value>,
-    http: &Value,
+    filter: &Value,
     clusters: &[Value],
 ) -> Value {
-    let mut chain = json!({"filters": [{"name": "http", "typed_config": http}]});
+    let mut chain = json!({"filters": [{"name": "in", "typed_config": filter}]});
     if let Some(socket) = transport_socket {
         merge(&mut chain, json!({"transport_socket": socket}));
     }
@@ -125,6 +132,14 @@ fn http_manager(mut filters: Vec<Value>, access_log: Option<&PathBuf>) -> Value 
             "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "15s"}}],
         }]},
         "http_filters": filters,
+    })
+}
+
+fn tcp_proxy() -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "in",
+        "cluster": "upstream",
     })
 }
 

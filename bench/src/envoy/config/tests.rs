@@ -67,5 +67,8 @@ fn envoy_has_what_the_job_says() {
     );
     assert!(of("ext-authz-server").contains("ext_authz") && policies(of("ext-authz-server")) == 0);
     assert!(of("mtls-server").contains("require_client_certificate"));
+    assert!(
+        of("tcp-server").contains("TcpProxy") && of("grpc-32x1-server").contains("http2_protocol_options")
+    );
     assert!(of("pair-client").contains("UpstreamTlsContext"));
 }
