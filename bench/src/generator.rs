@@ -256,6 +256,6 @@ mod tests {
     #[test]
     fn a_head_has_the_length_that_is_told() {
         let mut request = Request::new(&Exchange::Http { prefix: "/api/v0019/orders/".to_owned() });
-        assert_eq!(request.next().len(), 370);
+        assert_eq!(request.next().len(), 334);
     }
 }

@@ -21,12 +21,14 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one. Tidegate's program is of the commit in `root`, if it was built from there.
-    pub(crate) fn this(root: Option<&Path>, tidegate: &Path, envoy: Option<&Path>) -> Result<Self> {
+    /// This one. Tidegate's program was `built` from the commit in a folder by a profile of Cargo, if that is known.
+    pub(crate) fn this(built: Option<(&Path, &str)>, tidegate: &Path, envoy: Option<&Path>) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let processor = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let commit = root.and_then(|root| {
-            said(Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(root))
+        let built = built.and_then(|(root, profile)| {
+            let commit =
+                said(Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(root))?;
+            Some(format!("{commit}, {profile}"))
         });
         let program = said(Command::new(tidegate).arg("--version")).context("Tidegate tells no version")?;
         let rustc = said(Command::new("rustc").arg("--version")).unwrap_or_default();
@@ -36,7 +38,7 @@ impl Machine {
             processors: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             // What a vendor adds says nothing to others.
             kernel: kernel.trim().split(['-', '+']).next().unwrap_or_default().to_owned(),
-            tidegate: commit.map_or_else(|| program.clone(), |commit| format!("{program} ({commit})")),
+            tidegate: built.map_or_else(|| program.clone(), |built| format!("{program} ({built})")),
             envoy: envoy.map(envoy::version).transpose()?.unwrap_or_default(),
             rustc: rustc.split(" (").next().unwrap_or_default().to_owned(),
         })

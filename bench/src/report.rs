@@ -15,6 +15,9 @@ const END: &str = "<!-- dataplane: end -->";
 /// Shown where there is nothing to show.
 const NOTHING: &str = "–";
 
+/// From what share of the proxies' core that other programs take on, latencies say little.
+const BUSY: f64 = 0.1;
+
 /// A table, and which jobs have a line in it.
 struct Table {
     intro: &'static str,
@@ -180,7 +183,7 @@ fn conditions(measured: &[(&Row, &Entry)]) -> String {
     for (row, entry) in measured {
         let machine = &entry.machine;
         let run = format!(
-            "{}: {} × {}, Linux {}; {}, {}; {}; {} rounds of {} s",
+            "{}: {} × {}, Linux {}; {}, {}; {}; {} × {} s",
             entry.measured_at,
             machine.processors,
             machine.processor,
@@ -196,9 +199,11 @@ fn conditions(measured: &[(&Row, &Entry)]) -> String {
     let line = |(run, rows): (String, Vec<(&str, &Entry)>)| {
         let ids: Vec<String> = rows.iter().map(|(id, _)| format!("`{id}`")).collect();
         let foreign = show(foreign(rows.iter().map(|(_, entry)| *entry)), |share| {
-            format!("{:.0} % ({:.0} to {:.0})", share.median * 100.0, share.min * 100.0, share.max * 100.0)
+            let warning = if share.median > BUSY { ": take the ratios, not the latencies" } else { "" };
+            let [median, min, max] = [share.median, share.min, share.max].map(|share| share * 100.0);
+            format!("{median:.0} % ({min:.0} to {max:.0}) of the proxies' core meanwhile{warning}")
         });
-        format!("- {run}. Other programs took {foreign} of the proxies' core meanwhile. {}\n", ids.join(", "))
+        format!("- {}. {run}. Other programs took {foreign}.\n", ids.join(", "))
     };
     format!("\nMeasured on, and what:\n\n{}", runs.into_iter().map(line).collect::<String>())
 }

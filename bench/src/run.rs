@@ -35,6 +35,9 @@ pub(crate) struct Run {
     /// Leave Envoy out, tell the process ids of the proxies, and write nothing
     #[arg(long)]
     tidegate_only: bool,
+    /// With which profile of Cargo's Tidegate is built: `release`, or `dist` as it is shipped
+    #[arg(long, value_name = "NAME", default_value = "dist")]
+    profile: String,
     /// Measure this program, rather than build one
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -63,11 +66,11 @@ impl Run {
             Some(program) => program.clone(),
             None => {
                 println!("building Tidegate");
-                tidegate::build(root)?
+                tidegate::build(root, &self.profile)?
             }
         };
         let envoy = if self.tidegate_only { None } else { Some(envoy::install(&target)?) };
-        let machine = Machine::this(self.program.is_none().then_some(root), &binary, envoy.as_deref())?;
+        let machine = Machine::this(self.built(root), &binary, envoy.as_deref())?;
         let options = Options {
             rounds: self.rounds.into(),
             seconds: self.seconds,
@@ -85,6 +88,11 @@ impl Run {
             }
         }
         Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
+    /// Where the program is built from, and by which profile; nothing if it was there.
+    fn built<'a>(&'a self, root: &'a Path) -> Option<(&'a Path, &'a str)> {
+        self.program.is_none().then_some((root, self.profile.as_str()))
     }
 
     /// Writes what was measured, job by job: a run that is stopped keeps what it has.

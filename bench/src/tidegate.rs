@@ -34,15 +34,15 @@ struct Addresses {
     caller_admin: SocketAddr,
 }
 
-/// Builds the program from the sources in `root`, and says where it is.
-pub(crate) fn build(root: &Path) -> Result<PathBuf> {
+/// Builds the program from the sources in `root` by a profile of Cargo, and says where it is.
+pub(crate) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--release", "--quiet", "--package", "tidegate"];
+    let arguments = ["build", "--profile", profile, "--quiet", "--package", "tidegate"];
     let status = Command::new(cargo).args(arguments).current_dir(root).status()?;
     if !status.success() {
         bail!("`cargo {}` failed: {status}", arguments.join(" "));
     }
-    Ok(root.join("target/release/tidegate"))
+    Ok(root.join("target").join(profile).join("tidegate"))
 }
 
 impl Ca {
