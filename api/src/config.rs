@@ -96,6 +96,49 @@ pub struct Enforced {
     pub decision_log: Option<DecisionLog>,
     /// What it can be asked to do.
     pub routes: Vec<Route>,
+    /// Whose tokens say who the end user is.
+    pub issuers: Vec<TokenIssuer>,
+}
+
+/// Who signs tokens (JWT), and which of them are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TokenIssuer {
+    /// Its name in the bundle.
+    pub name: String,
+    /// The claim `iss` of its tokens.
+    pub issuer: String,
+    /// One of these has to be in the claim `aud`. If there are none, the claim is not looked at.
+    pub audiences: Vec<String>,
+    /// Its public keys.
+    pub keys: KeySource,
+    /// Where a request has the token.
+    pub place: TokenPlace,
+    /// How far its clock and a proxy's may be apart.
+    pub clock_skew: Duration,
+    /// Whether the application gets the token, too.
+    pub forward: bool,
+    /// Claims that stand within others: their names, and the way to each.
+    pub claims: Vec<(String, Vec<String>)>,
+}
+
+/// Where an issuer's public keys, a JWK set (RFC 7517), come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KeySource {
+    /// This is the set.
+    Text(String),
+    /// It is fetched from here: `https`, or `http` on this host.
+    Url(String),
+}
+
+/// Where a request has a token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TokenPlace {
+    /// In the header with this name, in lower case; in `authorization` after `Bearer`.
+    Header(String),
+    /// In this cookie.
+    Cookie(String),
+    /// In this parameter of the query.
+    Query(String),
 }
 
 /// How the decisions on a service's requests are logged.

@@ -6,6 +6,7 @@ mod atoms;
 mod config;
 mod decision;
 mod limits;
+mod tokens;
 
 /// Why a message from the wire was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

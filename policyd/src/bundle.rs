@@ -10,6 +10,7 @@ pub mod decision_log;
 pub mod entities;
 pub mod expression;
 pub mod files;
+mod jwt;
 pub mod limits;
 pub mod links;
 mod loader;

@@ -124,6 +124,7 @@ impl<'b> Gathered<'b> {
             decision_log,
             stale_after,
             services,
+            key_files: _,
             tries: _,
         } = mesh;
         let mut scopes = HashMap::new();
@@ -164,6 +165,8 @@ impl<'b> Gathered<'b> {
             ingress: _,
             operations,
             openapi: _,
+            // Decisions are made from claims, however proxies come by them.
+            issuers,
             instances: _,
         } = service;
         // A service of another name may put an operation of the same name into more groups.
@@ -188,7 +191,7 @@ impl<'b> Gathered<'b> {
             decisions: Digest::of(&(self.of_all, policies, own_entity, operations, others)),
             handlers,
             told: Digest::of(&(
-                (fail_mode, denial_exposure, enforcement, decision_log),
+                (fail_mode, denial_exposure, enforcement, decision_log, issuers),
                 (self.told_of_all, told_of_all, told_of_it),
             )),
         }

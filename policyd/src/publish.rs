@@ -104,6 +104,7 @@ fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Polici
             enforcement: service.enforcement,
             decision_log: service.decision_log.then(|| decision_log(bundle, &atoms)),
             routes: service.operations.operations.routes().to_vec(),
+            issuers: service.issuers.clone(),
             atoms,
         })
     };

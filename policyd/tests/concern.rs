@@ -29,6 +29,8 @@ struct Parts {
     entities: usize,
     schema: bool,
     list: bool,
+    /// The service whose tokens of end users are taken, if there is one.
+    tokens: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,7 +43,11 @@ enum Edit {
     Entities(usize),
     Schema(bool),
     List(bool),
+    Tokens(Option<usize>),
 }
+
+const ISSUERS: &str =
+    "jwt: {a: {issuer: https://a.example, audiences: [a], jwks: {url: https://a.example/keys}}}\n";
 
 const ENTITIES: [&str; 5] = [
     "[]",
@@ -74,13 +80,17 @@ impl Parts {
             Edit::Entities(which) => self.entities = which,
             Edit::Schema(own) => self.schema = own,
             Edit::List(blocks) => self.list = blocks,
+            Edit::Tokens(service) => self.tokens = service,
         }
     }
 
     fn bundle(&self) -> Arc<Bundle> {
-        let services = SERVICES.iter().zip(self.namespaces);
+        let services = SERVICES.iter().zip(self.namespaces).enumerate();
+        let taken = |number| if self.tokens == Some(number) { ", jwt: [a]" } else { "" };
         let services: Vec<String> = services
-            .filter_map(|(name, namespace)| Some(format!("{name}: {{namespace: {}}}", namespace?)))
+            .filter_map(|(number, (name, namespace))| {
+                Some(format!("{name}: {{namespace: {}{}}}", namespace?, taken(number)))
+            })
             .collect();
         let services = services.join(", ");
         // A limit or rule of a service that is not there would be a mistake.
@@ -125,7 +135,7 @@ impl Parts {
             (
                 "mesh.yaml".to_owned(),
                 format!(
-                    "trust_domain: shop.example\ndecision_validity: {}s\nservices: {{{services}}}\n",
+                    "trust_domain: shop.example\ndecision_validity: {}s\nservices: {{{services}}}\n{ISSUERS}",
                     self.validity
                 ),
             ),
@@ -199,6 +209,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => (0usize..ENTITIES.len()).prop_map(Edit::Entities),
         1 => any::<bool>().prop_map(Edit::Schema),
         1 => any::<bool>().prop_map(Edit::List),
+        1 => prop::option::of(0..3usize).prop_map(Edit::Tokens),
     ]
 }
 
@@ -299,6 +310,7 @@ async fn an_edit_concerns_those_whose_decisions_it_may_change() {
         ("a rule that checks", Edit::Rule(0, Some((Some(1), "true".into(), true))), [false, true]),
         ("a rule that reports", Edit::Rule(0, Some((Some(1), "true".into(), false))), [false, true]),
         ("a list that nobody asks", Edit::List(false), [false, false]),
+        ("whose tokens are taken", Edit::Tokens(Some(0)), [false, false]),
         ("a service's namespace", Edit::Namespace(1, Some("shop")), [false, true]),
         ("a service more", Edit::Namespace(2, Some("shop")), [false, false]),
         ("a service less", Edit::Namespace(0, None), [true, false]),
@@ -332,4 +344,16 @@ async fn what_is_changed_and_changed_back_is_new() {
         let (_, after) = state.next(&parts).await;
         assert_eq!(after.decisions_since("stock").number, number, "a service that is back is another one");
     }
+}
+
+#[tokio::test]
+async fn whose_tokens_are_taken_is_told_to_the_proxies_of_that_service_alone() {
+    let mut parts = Parts::new();
+    let state = State::new(&parts).await;
+    parts.edit(Edit::Tokens(Some(0)));
+    let (before, after) = state.next(&parts).await;
+    let told = |snapshot: &Snapshot, service: &str| snapshot.told_since(&[service.to_owned()]);
+    assert_eq!(told(&after, "orders"), after.revision);
+    assert_eq!(told(&after, "stock"), told(&before, "stock"));
+    assert_eq!(after.mesh_since(), before.mesh_since());
 }

@@ -68,7 +68,7 @@ fn examples(file: YamlFile) -> Vec<(String, String)> {
             }
         }
     }
-    for document in ["bundle.md", "adapters.md", "policy-tools.md"] {
+    for document in ["bundle.md", "adapters.md", "policy-tools.md", "end-users.md"] {
         let text = std::fs::read_to_string(folder("docs").join(document)).unwrap();
         let title = if file == YamlFile::Tests { "tests/" } else { file.files() };
         let blocks = text.split("\n```yaml title=").skip(1).filter(|block| block.starts_with(title));
@@ -105,6 +105,8 @@ fn what_is_wrong_does_not_fit() {
         (YamlFile::Mesh, mesh, "{fail_mode: opne}"),
         (YamlFile::Mesh, mesh, "{enforcement: on}"),
         (YamlFile::Mesh, mesh, "{explain_denials: some}"),
+        (YamlFile::Mesh, mesh, "{jwt: accounts}"),
+        (YamlFile::Mesh, "", "trust_domain: a.example\nservices: {}\njwt: {a: {issuer: b, jwks: {file: c}}}"),
         (YamlFile::Mesh, mesh, "{instances: [{command: orders}]}"),
         (YamlFile::Mesh, mesh, "{instances: [{comand: [orders]}]}"),
         (YamlFile::Limits, limit, "burst: 3"),

@@ -4,6 +4,8 @@
 //! Under `observe` everything goes its way as under `enforce`, up to the refusal: that is told, and the request
 //! passes. The response says nothing of it, so that callers see no difference.
 
+use std::sync::Arc;
+
 use api::config::Enforcement;
 use model::Verdict;
 use tokio::time::Instant;
@@ -12,6 +14,8 @@ use crate::applied::Applied;
 use crate::attributes::Head;
 use crate::check::{Checked, Source};
 use crate::exchange::Record;
+use crate::http1::RequestHead;
+use crate::jwt::Claims;
 use crate::limits::{Balance, Outcome};
 use crate::request::Proxy;
 use crate::respond::Refusal;
@@ -43,9 +47,29 @@ impl Proxy {
             admitted if enforces => admitted,
             Ok(_untold) => Ok(Vec::new()),
             Err(refusal) => {
-                tell_of(record, &refusal, "would be denied", "would be refused");
-                record.would_refuse(&refusal);
+                observe(record, &refusal);
                 Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Who the end user of a request is, by its token.
+    pub(crate) async fn end_user(
+        &self,
+        record: &mut Record<'_>,
+        applied: &Applied,
+        request: &RequestHead,
+    ) -> Result<Option<Arc<Claims>>, Refusal> {
+        if applied.jwt.takes_none() || self.current.enforcement() == Enforcement::Off {
+            return Ok(None);
+        }
+        let query = request.target()?.query.unwrap_or_default();
+        match applied.jwt.identify(request.fields(), query, record.arrived).await {
+            Ok(claims) => Ok(claims),
+            Err(refused) if self.current.enforcement() == Enforcement::Enforce => Err(refused.into()),
+            Err(refused) => {
+                observe(record, &refused.into());
+                Ok(None)
             }
         }
     }
@@ -92,6 +116,12 @@ fn refused(checked: &Checked) -> Option<Refusal> {
         }
         (Verdict::Deny, _) => Some(Refusal::Denied(checked.decision.clone())),
     }
+}
+
+/// Tells of a request that passes, though it would be refused.
+fn observe(record: &mut Record<'_>, refusal: &Refusal) {
+    tell_of(record, refusal, "would be denied", "would be refused");
+    record.would_refuse(refusal);
 }
 
 /// Logs a refusal, as `denied` when policies denied the request, else as `refused`.

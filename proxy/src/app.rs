@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::decision_log::DecisionLog;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
+use crate::jwt;
 use crate::listener::Listener;
 use crate::load::Load;
 use crate::metrics::Metrics;
@@ -220,6 +221,12 @@ impl Frame {
             source: source.clone(),
             clock: clock.clone(),
             environment: Environment { base_dir: config.base_dir.clone(), exposition },
+            tokens: jwt::Environment {
+                source: Arc::new(jwt::Network::default()),
+                clock: clock.clone(),
+                lifecycle: self.lifecycle.clone(),
+                metrics: jwt::Metrics::new(&self.shown),
+            },
         };
         Watcher {
             client: Arc::clone(client),

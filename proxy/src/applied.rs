@@ -17,6 +17,7 @@ use model::{AtomSet, Keys, Operations, Revision, operation};
 use tokio::sync::watch;
 
 use crate::endpoints::Service;
+use crate::jwt::{self, Jwt};
 use crate::limits::{LimitError, Limits};
 use crate::pool::Pool;
 use crate::report::{ReportError, Reports};
@@ -37,6 +38,8 @@ pub(crate) struct Applied {
     pub limits: Limits,
     /// The report rules that decisions may name.
     pub reports: Reports,
+    /// Who end users are.
+    pub jwt: Jwt,
     /// What this proxy's own service can be asked to do.
     pub operations: Operations,
     /// Makes the keys of requests to this proxy's own service; see [`Applied::keys`].
@@ -86,6 +89,8 @@ pub(crate) struct Applier {
     pub clock: Clock,
     /// What report handlers may use of this process.
     pub environment: Environment,
+    /// What keys of end users' tokens are fetched with.
+    pub tokens: jwt::Environment,
 }
 
 impl Applier {
@@ -99,7 +104,9 @@ impl Applier {
         let connect = |service: &config::Service, address| {
             Pool::to_sidecar(address, service.spiffe_ids.clone(), self.source.clone(), self.clock.clone())
         };
-        self.current.replace(Applied::after(&previous, config, &self.own_service, reports, connect)?);
+        let own = config.policies.services.iter().find(|enforced| enforced.service == self.own_service);
+        let jwt = Jwt::after(&previous.jwt, own.map_or(&[], |own| &own.issuers), &self.tokens);
+        self.current.replace(Applied::after(&previous, config, &self.own_service, reports, jwt, connect)?);
         // Requests that began before may still report to handlers that end here: they drop such reports.
         previous.reports.close_all_but(&self.current.applied().reports).await;
         Ok(())
@@ -113,6 +120,7 @@ impl Applied {
         config: Config,
         own_service: &str,
         reports: Reports,
+        jwt: Jwt,
         connect: impl Fn(&config::Service, SocketAddr) -> Pool,
     ) -> Result<Self, ApplyError> {
         let limits = Limits::after(&previous.limits, &config.policies.limits)?;
@@ -131,7 +139,7 @@ impl Applied {
             config.mesh.services.iter().map(service).collect()
         };
         let made_keys = previous.keys_of(enforced.as_ref().map(|enforced| &enforced.atoms));
-        let applied = Self { enforced, operations, services, limits, reports, config, made_keys };
+        let applied = Self { enforced, jwt, operations, services, limits, reports, config, made_keys };
         // Now, so that no request has to wait for it.
         applied.keys();
         Ok(applied)

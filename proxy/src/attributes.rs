@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use model::{Action, Attributes, Fact, Facts, Name, Principal};
 
 use crate::fields::Fields;
+use crate::jwt::Claims;
 use crate::path::Query;
 
 /// The head of a request in the form in which the application will get it, and what is known of its connection.
@@ -22,6 +23,8 @@ pub(crate) struct Head<'a> {
     /// In lower case, without port.
     pub host: &'a str,
     pub fields: Fields<'a>,
+    /// What the end user's token says, if there is one.
+    pub claims: Option<&'a Claims>,
     /// The service's operation that it is for.
     pub operation: Option<&'a str>,
     /// In its canonical form: one address has one.
@@ -57,7 +60,7 @@ impl Head<'_> {
             headers,
             query: self.query.parameters(),
             cookies,
-            claims: BTreeMap::new(),
+            claims: self.claims.map(|claims| claims.all().clone()).unwrap_or_default(),
             operation: self.operation.map(str::to_owned),
             source_ip: self.source_ip,
             tls: self.tls,
@@ -98,7 +101,7 @@ impl Facts for Head<'_> {
             Name::Header(header) => Fact::Text(join(self.fields.named(header), ", ", room)?),
             Name::Query(parameter) => Fact::Text(self.query.parameter(parameter, room)?),
             Name::Cookie(cookie) => Fact::Text(join(self.cookie(cookie), "; ", room)?),
-            Name::Claim(_) => return None,
+            Name::Claim(claim) => Fact::Text(self.claims?.get(claim)?),
             Name::Operation => Fact::Text(self.operation?),
             Name::SourceIp => Fact::Ip(self.source_ip),
             Name::Tls => Fact::Bool(self.tls),
@@ -137,6 +140,7 @@ mod tests {
             ("cookie", "a=1; b=\"2\"; c=; neither"),
             ("Cookie", "a=3"),
         ]);
+        let claims = Claims::default();
         let head = Head {
             principal: &Principal::Unauthenticated,
             service: "reviews",
@@ -145,6 +149,7 @@ mod tests {
             query: Query::new("a=1&b=%20&a=2").unwrap(),
             host: "reviews",
             fields: sent.fields(),
+            claims: Some(&claims),
             operation: Some("it"),
             source_ip: "10.0.0.1".parse().unwrap(),
             tls: true,

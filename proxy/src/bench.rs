@@ -95,6 +95,7 @@ impl Check {
             enforcement: Enforcement::Enforce,
             decision_log: None,
             routes: Vec::new(),
+            issuers: Vec::new(),
         };
         // No benchmark takes so long: this policyd says nothing more.
         let policies = Policies { stale_after: Duration::from_secs(86_400), ..Policies::default() };
@@ -126,6 +127,7 @@ fn head(request: Request<'_>) -> Option<Head<'_>> {
         query: Query::new(request.query).ok()?,
         host: "shop",
         fields: request.fields.0.fields(),
+        claims: None,
         operation: None,
         source_ip: request.source_ip.to_canonical(),
         tls: true,

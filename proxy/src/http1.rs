@@ -25,7 +25,6 @@ mod tunnel;
 pub(crate) use buffer::Buffer;
 pub(crate) use downstream::serve;
 pub(crate) use forward::{Forward, Introduction};
-#[cfg(test)]
 pub(crate) use request_head::RequestHead;
 
 /// Where `part` lies in `whole`, of which it is a slice.

@@ -8,6 +8,7 @@
 //! - `path`, `ids`: parts of the one form in which a request is decided on and forwarded;
 //! - `load`: whether there is room for one more;
 //! - `request`: where it goes, and whether it may: a table of contents of what follows;
+//! - `jwt`: who its end user is;
 //! - `attributes`: what policies see of it;
 //! - `admission`: whether it may pass, as the service's enforcement has it;
 //! - `check`, `decision_cache`: the decision, from the cache or from policyd;
@@ -43,6 +44,7 @@ mod fields;
 mod framing;
 mod http1;
 mod ids;
+mod jwt;
 mod limits;
 mod listener;
 mod load;

@@ -16,7 +16,7 @@ use crate::attributes::Head;
 use crate::check::Checker;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
-use crate::http1::{Forward, Introduction};
+use crate::http1::{Forward, Introduction, RequestHead};
 use crate::limits::Balance;
 use crate::load::Load;
 use crate::path::Query;
@@ -60,18 +60,19 @@ pub(crate) struct Way {
 }
 
 impl Proxy {
-    /// Finds where `forward` may go, or refuses it.
+    /// Finds where `forward`, the form of `request`, may go, or refuses it.
     pub(crate) async fn route<'a>(
         &'a self,
         record: &mut Record<'a>,
         connection: &Connection,
         applied: &'a Applied,
+        request: &RequestHead,
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         match connection.direction {
             Direction::Outbound => find(record, applied, forward),
             Direction::Inbound | Direction::Ingress => {
-                self.let_in(record, connection, applied, forward).await
+                self.let_in(record, connection, applied, request, forward).await
             }
         }
     }
@@ -82,11 +83,13 @@ impl Proxy {
         record: &mut Record<'a>,
         connection: &Connection,
         applied: &'a Applied,
+        request: &RequestHead,
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         record.service = &self.service;
         let operation = applied.operations.find(forward.method(), forward.path());
         record.operation = operation;
+        let claims = self.end_user(record, applied, request).await?;
         let host = forward.host();
         let head = Head {
             principal: record.principal,
@@ -96,6 +99,7 @@ impl Proxy {
             query: Query::new(forward.query())?,
             host: &host,
             fields: forward.fields(),
+            claims: claims.as_deref(),
             operation,
             source_ip: connection.address.to_canonical(),
             tls: connection.peer.is_some(),

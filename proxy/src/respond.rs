@@ -13,6 +13,7 @@ use model::{Decision, Principal};
 use serde::Serialize;
 
 use crate::framing::Malformed;
+use crate::jwt;
 use crate::limits::Balance;
 use crate::path::PathError;
 use crate::upstream::UpstreamError;
@@ -41,6 +42,9 @@ pub(crate) enum Refusal {
     /// No decision could be had, and the fail mode is closed.
     #[error("no policy decision can be had: {0}")]
     PolicyUnavailable(String),
+    /// Its token is no good, or can't be verified.
+    #[error("{0}")]
+    Token(#[from] jwt::Refused),
     /// It is over a limit.
     #[error("over the limit `{}`: {} per {:?}", .0.limit.name, .0.limit.rate.count, .0.limit.rate.window)]
     Limited(Balance),
@@ -83,6 +87,7 @@ impl Refusal {
             Self::Malformed(_) | Self::Path(_) => "bad_request",
             Self::Overloaded => "overloaded",
             Self::Denied(_) => "denied",
+            Self::Token(refused) => refused.code(),
             Self::PolicyUnavailable(_) => "policy_unavailable",
             Self::Limited(_) => "limited",
             Self::LimitUnavailable { .. } => "limit_unavailable",
@@ -101,6 +106,7 @@ impl Refusal {
             Self::Malformed(malformed) => malformed.status(),
             Self::Path(_) => StatusCode::BAD_REQUEST,
             Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Token(refused) => refused.status(),
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchService(_) => StatusCode::NOT_FOUND,
             Self::Overloaded
@@ -158,6 +164,11 @@ pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) ->
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
+    }
+    if let Refusal::Token(refused) = refusal
+        && let Some(challenge) = refused.challenge()
+    {
+        set(headers, &header::WWW_AUTHENTICATE, &challenge);
     }
     response
 }

@@ -145,6 +145,7 @@ impl From<&Enforced> for wire::Enforced {
             atoms: Some((&enforced.atoms).into()),
             decision_log: enforced.decision_log.as_ref().map(wire::DecisionLog::from),
             routes: enforced.routes.iter().map(wire::Route::from).collect(),
+            issuers: enforced.issuers.iter().map(wire::TokenIssuer::from).collect(),
         }
     }
 }
@@ -167,6 +168,7 @@ impl TryFrom<wire::Enforced> for Enforced {
             atoms: required(enforced.atoms, "enforced.atoms")?.try_into()?,
             decision_log: enforced.decision_log.map(TryInto::try_into).transpose()?,
             routes: converted(enforced.routes)?,
+            issuers: converted(enforced.issuers)?,
         })
     }
 }
@@ -333,6 +335,7 @@ mod tests {
                 template: "/reviews/{id}".parse().unwrap(),
                 operation: "getReview".into(),
             }],
+            issuers: Vec::new(),
         }
     }
 

@@ -300,6 +300,64 @@ pub struct Enforced {
     /// its operations
     #[prost(message, repeated, tag = "8")]
     pub routes: ::prost::alloc::vec::Vec<Route>,
+    /// whose tokens say who the end user is
+    #[prost(message, repeated, tag = "9")]
+    pub issuers: ::prost::alloc::vec::Vec<TokenIssuer>,
+}
+/// Who signs tokens, and which of them are taken.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TokenIssuer {
+    /// in the bundle
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// the claim `iss`
+    #[prost(string, tag = "2")]
+    pub issuer: ::prost::alloc::string::String,
+    /// one of which has to be in the claim `aud`; none: it is not looked at
+    #[prost(string, repeated, tag = "3")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "9")]
+    pub clock_skew_ms: u64,
+    /// whether the application gets the token, too
+    #[prost(bool, tag = "10")]
+    pub forward: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub claims: ::prost::alloc::vec::Vec<InnerClaim>,
+    #[prost(oneof = "token_issuer::Keys", tags = "4, 5")]
+    pub keys: ::core::option::Option<token_issuer::Keys>,
+    /// of the token in a request
+    #[prost(oneof = "token_issuer::Place", tags = "6, 7, 8")]
+    pub place: ::core::option::Option<token_issuer::Place>,
+}
+/// Nested message and enum types in `TokenIssuer`.
+pub mod token_issuer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Keys {
+        /// the key set itself
+        #[prost(string, tag = "4")]
+        Jwks(::prost::alloc::string::String),
+        /// where it is fetched from
+        #[prost(string, tag = "5")]
+        JwksUrl(::prost::alloc::string::String),
+    }
+    /// of the token in a request
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Place {
+        #[prost(string, tag = "6")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "7")]
+        Cookie(::prost::alloc::string::String),
+        #[prost(string, tag = "8")]
+        Query(::prost::alloc::string::String),
+    }
+}
+/// A claim that is taken from within others.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InnerClaim {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// How the decisions on a service's requests are logged.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -20,7 +20,9 @@ use super::links::Links;
 use super::policies::Policies;
 use super::schema::Types;
 use super::scoped_atoms::ScopedAtoms;
-use super::{Bundle, Files, Mesh, Schemas, decision_log, entities, limits, mesh, narrowed, rules, schema};
+use super::{
+    Bundle, Files, Mesh, Schemas, decision_log, entities, jwt, limits, mesh, narrowed, rules, schema,
+};
 use crate::atoms::Derived;
 use crate::engine::index::Index;
 use crate::engine::strangers::Strangers;
@@ -62,6 +64,7 @@ impl Loader {
         let types = Types::read(files.text(schema::FILE));
         lower_case_headers(files, &names.iter().chain(types.names()).collect(), &mut findings);
         decision_log::check(&mesh.decision_log, &names, text(mesh::FILE), &mut findings);
+        jwt::unverified(files, &names, &mesh.services, &mut findings);
         let actions = mesh.actions();
         let named = if actions.is_empty() { BTreeSet::new() } else { named_actions(&policies, &conditions) };
         let schemas = match schema::build(files.text(schema::FILE), names, types, &actions, &named) {

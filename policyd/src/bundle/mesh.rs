@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::config::{Enforcement, Exposure, STALE_AFTER};
+use api::config::{Enforcement, Exposure, STALE_AFTER, TokenIssuer};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
@@ -19,6 +19,7 @@ use serde_saphyr::Spanned;
 use super::decision_log;
 pub use super::decision_log::DecisionLog;
 use super::files::Files;
+use super::jwt;
 use super::operations::{self, Actions, ServiceOperations};
 pub(crate) use written::{Key, RawMesh};
 use written::{RawInstance, RawService};
@@ -52,6 +53,8 @@ pub struct Mesh {
     pub stale_after: Duration,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
+    /// The files that hold keys of issuers.
+    pub key_files: BTreeSet<String>,
     /// What `tidegate up` suggests to try.
     pub tries: Vec<Try>,
 }
@@ -89,6 +92,8 @@ pub struct Service {
     pub operations: ServiceOperations,
     /// The file that describes more of its operations.
     pub openapi: Option<String>,
+    /// Whose tokens it takes.
+    pub issuers: Vec<TokenIssuer>,
     /// Its instances, in the file's order.
     pub instances: Vec<Instance>,
 }
@@ -122,9 +127,10 @@ impl Mesh {
         service.operations.operations.find(&request.method, &request.path)
     }
 
-    /// The files that services name, which describe their operations.
+    /// The files that are named here: those that describe operations, and those that hold keys.
     pub(super) fn documents(&self) -> BTreeSet<&str> {
-        self.services.values().filter_map(|service| service.openapi.as_deref()).collect()
+        let described = self.services.values().filter_map(|service| service.openapi.as_deref());
+        described.chain(self.key_files.iter().map(String::as_str)).collect()
     }
 
     /// Every operation of every service, and its groups: the actions that policies may name.
@@ -175,12 +181,13 @@ impl Reader<'_> {
             let message = format!("there are more than {COUNT_MAX} services");
             self.wrong(&raw.trust_domain, message, "split the mesh");
         }
+        let issuers = jwt::read(&raw.jwt, self.source, self.files, &mut self.findings);
         // The services are checked even if the trust domain is wrong, so that all mistakes are told at once.
         let domain = trust_domain.or_else(|| "invalid".parse().ok())?;
         let mut services = BTreeMap::new();
         for (Key(name), raw) in &raw.services {
             let before = std::mem::take(&mut self.findings);
-            if let Some(service) = self.service(&domain, name, raw) {
+            if let Some(service) = self.service(&domain, &issuers, name, raw) {
                 services.insert(name.value.clone(), service);
             }
             let found = std::mem::replace(&mut self.findings, before);
@@ -188,6 +195,8 @@ impl Reader<'_> {
         }
         self.unique_instances(raw, &services);
         self.unlike_groups(raw, &services);
+        let taken = raw.services.values().flat_map(|service| &service.jwt);
+        jwt::unused(&raw.jwt, taken, self.source, &mut self.findings);
         Some(Mesh {
             trust_domain: domain,
             certificate_ttl,
@@ -195,11 +204,18 @@ impl Reader<'_> {
             decision_log,
             stale_after,
             services,
+            key_files: jwt::key_files(&raw.jwt).collect(),
             tries: raw.tries.clone(),
         })
     }
 
-    fn service(&mut self, domain: &TrustDomain, name: &Spanned<String>, raw: &RawService) -> Option<Service> {
+    fn service(
+        &mut self,
+        domain: &TrustDomain,
+        issuers: &jwt::Declared,
+        name: &Spanned<String>,
+        raw: &RawService,
+    ) -> Option<Service> {
         if !is_host_name(&name.value) {
             let help = "a service's name is what callers put into `Host`: use a-z, 0-9, `-` and `.`";
             self.wrong(name, format!("`{}` can't be the name of a service", name.value), help);
@@ -217,6 +233,7 @@ impl Reader<'_> {
         let document = raw.openapi.as_ref();
         let operations =
             operations::read(&raw.operations, document, self.source, self.files, &mut self.findings);
+        let issuers = jwt::of_service(&raw.jwt, issuers, self.source, &mut self.findings);
         let spiffe_id = match domain.workload(namespace, account) {
             Ok(id) => id,
             Err(error) => {
@@ -237,6 +254,7 @@ impl Reader<'_> {
             ingress,
             operations,
             openapi: document.map(|document| document.value.clone()),
+            issuers,
             instances,
         })
     }

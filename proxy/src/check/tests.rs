@@ -65,7 +65,7 @@ impl Setting {
 
     pub(super) fn apply(&self, revision: Revision, atoms: AtomSet, fail_mode: FailMode) {
         let (service, denial_exposure, enforcement) = ("shop".into(), Exposure::Mesh, Enforcement::Enforce);
-        let (decision_log, routes) = (None, Vec::new());
+        let (decision_log, routes, issuers) = (None, Vec::new(), Vec::new());
         let enforced = Enforced {
             service,
             revision,
@@ -75,6 +75,7 @@ impl Setting {
             enforcement,
             decision_log,
             routes,
+            issuers,
         };
         let config = Config { revision, ..Config::default() };
         self.current.replace(Applied { config, enforced: Some(enforced), ..Applied::default() });

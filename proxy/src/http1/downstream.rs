@@ -18,6 +18,7 @@ use super::pipe::poll_write_all;
 use super::relay::{self, Relay};
 use super::request_head::RequestHead;
 use super::response_head::write_own;
+use crate::applied::Applied;
 use crate::exchange::{Arrival, Record};
 use crate::framing::{self, BodyLength, Malformed};
 use crate::ids;
@@ -137,12 +138,14 @@ impl Session<'_> {
             }
         };
         let under_way = self.connection.load.begin();
+        let applied = self.proxy.current.applied();
+        let kept = applied.jwt.kept_back(self.connection.direction);
         let forward = match under_way {
-            Some(_) => Forward::of(&request, &self.introduction),
+            Some(_) => Forward::of(&request, &self.introduction, kept),
             None => Err(Refusal::Overloaded),
         };
         match forward {
-            Ok(forward) => self.pass(down, memo, arrival, &request, &forward).await,
+            Ok(forward) => self.pass(down, memo, arrival, &applied, (&request, &forward)).await,
             Err(refusal) => {
                 let line = (request.method(), request.target().map_or("", |target| target.path));
                 let answer = self.refuse_early(memo, arrival, line, &refusal);
@@ -158,14 +161,13 @@ impl Session<'_> {
         down: &mut Downstream,
         memo: &mut Memo,
         arrival: Arrival<'_>,
-        request: &RequestHead,
-        forward: &Forward,
+        applied: &Applied,
+        (request, forward): (&RequestHead, &Forward),
     ) -> After {
-        let applied = self.proxy.current.applied();
         let ids = (forward.request_id(), forward.trace_id());
         let mut record = Record::begin(&self.proxy.observers, memo, arrival, ids);
         (record.method, record.path) = (forward.method(), forward.path());
-        let routed = self.proxy.route(&mut record, self.connection, &applied, forward).await;
+        let routed = self.proxy.route(&mut record, self.connection, applied, request, forward).await;
         let passed = match &routed {
             Ok(way) => {
                 let relay = Relay { request, forward, way, direction: self.connection.direction };

@@ -9,6 +9,7 @@ use super::request_head::RequestHead;
 use crate::fields::{Field, Fields, Head, Known, part};
 use crate::framing::{self, BodyLength};
 use crate::ids;
+use crate::jwt::KeptBack;
 use crate::path::{self, Query};
 use crate::respond::Refusal;
 
@@ -44,8 +45,12 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// The form in which `request` goes on.
-    pub(crate) fn of(request: &RequestHead, introduction: &Introduction) -> Result<Self, Refusal> {
+    /// The form in which `request` goes on, without the tokens that are `kept` from the next hop.
+    pub(crate) fn of(
+        request: &RequestHead,
+        introduction: &Introduction,
+        kept: &KeptBack,
+    ) -> Result<Self, Refusal> {
         let target = request.target()?;
         // A target in absolute form may have no path, and means the root then (RFC 9110 4.2.3).
         let path = if target.path.is_empty() { Cow::Borrowed("/") } else { path::normalise(target.path)? };
@@ -54,16 +59,16 @@ impl Forward {
         let method = writer.text(request.method());
         writer.text(" ");
         let path = writer.text(&path);
-        let query = match target.query {
+        let query = match target.query.and_then(|query| kept.query(query)) {
             Some(query) => {
                 writer.text("?");
-                writer.text(query)
+                writer.text(&query)
             }
             None => (0, 0),
         };
         writer.text(" HTTP/1.1\r\n");
         let authority = writer.field("host", request.authority(&target).as_bytes());
-        writer.pass(request, introduction);
+        writer.pass(request, introduction, kept);
         writer.introduce(request.fields(), request.authority(&target), introduction);
         let (request_id, trace_id) = writer.identify(request.fields());
         writer.frame(request);
@@ -143,7 +148,7 @@ impl Writer {
     }
 
     /// The fields that concern more than one hop.
-    fn pass(&mut self, request: &RequestHead, introduction: &Introduction) {
+    fn pass(&mut self, request: &RequestHead, introduction: &Introduction, kept: &KeptBack) {
         let fields = request.fields();
         let lists_names = fields.tokens(Known::Connection).any(|token| !is_option(token));
         for field in fields.iter() {
@@ -156,10 +161,14 @@ impl Writer {
                 // The rest is of this hop, or is written anew.
                 _ => false,
             };
-            if passes && !(lists_names && is_listed(fields, &field)) && !self.is_replaced(&field) {
+            if passes
+                && !(lists_names && is_listed(fields, &field))
+                && !self.is_replaced(&field)
+                && let Some(value) = kept.field(&field)
+            {
                 let name = self.raw(field.name);
                 self.text(": ");
-                let value = self.raw(field.value);
+                let value = self.raw(&value);
                 self.text("\r\n");
                 self.0.push(name, value);
             }

@@ -50,6 +50,7 @@ pub(super) fn enforced(service: &str) -> Enforced {
         atoms: AtomSet::new(vec![], true),
         decision_log: None,
         routes: Vec::new(),
+        issuers: Vec::new(),
     }
 }
 

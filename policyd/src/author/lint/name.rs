@@ -47,13 +47,15 @@ pub enum Lint {
     UnnamedOperation,
     /// A tag of an OpenAPI document that can't be the name of a group.
     UnusableTag,
+    /// A service that takes tokens that are meant for anybody.
+    AnyAudience,
     /// `@allow` or `allow:` with a name that no lint has.
     UnknownLint,
 }
 
 impl Lint {
     /// Every lint and its name.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 20] = [
         (Self::UnknownEntity, "unknown-entity"),
         (Self::EmptyGroup, "empty-group"),
         (Self::InapplicableScope, "inapplicable-scope"),
@@ -72,6 +74,7 @@ impl Lint {
         (Self::UnprotectedService, "unprotected-service"),
         (Self::UnnamedOperation, "unnamed-operation"),
         (Self::UnusableTag, "unusable-tag"),
+        (Self::AnyAudience, "any-audience"),
         (Self::UnknownLint, "unknown-lint"),
     ];
 

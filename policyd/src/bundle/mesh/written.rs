@@ -11,6 +11,7 @@ use serde_saphyr::Spanned;
 use super::Try;
 use crate::author::yaml_schema::one_of;
 use crate::bundle::decision_log::RawDecisionLog;
+use crate::bundle::jwt::RawIssuer;
 use crate::bundle::operations::RawOperation;
 
 /// The mesh: its trust domain, its services and their instances.
@@ -33,6 +34,10 @@ pub(crate) struct RawMesh {
     /// What is logged of decisions.
     #[serde(default)]
     pub(super) decision_log: RawDecisionLog,
+    /// Who signs tokens of end users, by name. Services say whose they take.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, RawIssuer>")]
+    pub(super) jwt: BTreeMap<Key, RawIssuer>,
     /// The services by name, which callers put into `Host`: of a-z, 0-9, `-` and `.`.
     #[schemars(with = "BTreeMap<String, RawService>")]
     pub(super) services: BTreeMap<Key, RawService>,
@@ -108,6 +113,10 @@ pub(super) struct RawService {
     /// A file of the bundle that describes more of its operations: OpenAPI 3.0 or 3.1, in YAML or JSON.
     #[schemars(with = "Option<String>", example = "orders.openapi.yaml")]
     pub(super) openapi: Option<Spanned<String>>,
+    /// Whose tokens it takes: names of `jwt:` at the top of the file.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", example = ["accounts"])]
+    pub(super) jwt: Vec<Spanned<String>>,
     /// Its running copies.
     #[serde(default)]
     pub(super) instances: Vec<RawInstance>,
