@@ -9,6 +9,7 @@ mod pki;
 mod policyd;
 mod requests;
 mod setting;
+mod smuggling;
 mod staleness;
 mod streams;
 mod wire;

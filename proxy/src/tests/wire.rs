@@ -42,6 +42,11 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Writes, unless the other side takes no more.
+    pub(super) async fn write_if_open(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
     /// Reads up to and with `mark`.
     pub(super) async fn read_to(&mut self, mark: &str) -> String {
         loop {
@@ -57,9 +62,12 @@ impl Wire {
         }
     }
 
-    /// Reads one response; to a request by HEAD without body.
+    /// Reads one response, after any number of invitations to send the body; to a request by HEAD without body.
     pub(super) async fn response(&mut self, to_head: bool) -> Raw {
-        let head = self.read_to("\r\n\r\n").await;
+        let mut head = self.read_to("\r\n\r\n").await;
+        while head.starts_with("HTTP/1.1 100 ") {
+            head = self.read_to("\r\n\r\n").await;
+        }
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let mut headers = HeaderMap::new();
