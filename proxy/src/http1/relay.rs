@@ -223,10 +223,7 @@ impl Upstream {
     /// Sends the request, until the response's head is there.
     async fn head(&mut self, down: &mut Downstream, to_http_10: bool) -> Result<ResponseHead, Trouble> {
         loop {
-            let length = poll_fn(|cx| self.poll_head(cx, down)).await?;
-            let broken = |why: String| Trouble::Upstream(Failure::Broken, why);
-            let response = ResponseHead::read(self.read.take(length));
-            let response = response.map_err(|bad| broken(format!("its response is refused: {bad}")))?;
+            let response = poll_fn(|cx| self.poll_head(cx, down)).await?;
             if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
             }
@@ -250,13 +247,17 @@ impl Upstream {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, down: &mut Downstream) -> Poll<Result<usize, Trouble>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Downstream,
+    ) -> Poll<Result<ResponseHead, Trouble>> {
         if let Some(trouble) = self.poll_upload(cx, down) {
             return Poll::Ready(Err(trouble));
         }
         loop {
-            match ResponseHead::length(self.read.unused()) {
-                Ok(Some(length)) => return Poll::Ready(Ok(length)),
+            match ResponseHead::take(&mut self.read) {
+                Ok(Some(response)) => return Poll::Ready(Ok(response)),
                 Ok(None) => {}
                 Err(bad) => {
                     let why = format!("its response is refused: {bad}");

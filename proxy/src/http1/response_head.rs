@@ -53,8 +53,10 @@ pub(crate) struct Onward<'a> {
 }
 
 impl ResponseHead {
-    /// The length of the head at the start of `bytes`, if all of it is there.
-    pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, BadResponse> {
+    /// Takes the head at the start of what was `read`, if all of it is there.
+    pub(crate) fn take(read: &mut Buffer) -> Result<Option<Self>, BadResponse> {
+        let bytes = read.unused();
+        let mut places = [((0, 0), (0, 0)); HEADERS_MAX];
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -62,35 +64,25 @@ impl ResponseHead {
             bytes,
             &mut room,
         );
-        match parsed {
-            Ok(httparse::Status::Complete(length)) if length <= HEAD_MAX => Ok(Some(length)),
-            Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX => Ok(None),
-            Ok(_) | Err(httparse::Error::TooManyHeaders) => Err(BadResponse::TooLarge),
-            Err(_) => Err(BadResponse::Syntax),
-        }
-    }
-
-    /// Reads `bytes`, which are one complete head.
-    pub(crate) fn read(bytes: Buffer) -> Result<Self, BadResponse> {
-        let mut head = Head::new(bytes);
-        let mut places = [((0, 0), (0, 0)); HEADERS_MAX];
-        let bytes = head.bytes();
-        let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut []);
-        httparse::ParserConfig::default()
-            .parse_response_with_uninit_headers(&mut response, bytes, &mut room)
-            .map_err(|_error| BadResponse::Syntax)?;
+        let length = match parsed {
+            Ok(httparse::Status::Complete(length)) if length <= HEAD_MAX => length,
+            Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX => return Ok(None),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
+            Err(_) => return Err(BadResponse::Syntax),
+        };
         let status = StatusCode::from_u16(response.code.unwrap_or_default());
+        let status = status.map_err(|_error| BadResponse::Syntax)?;
         let reason = place(bytes, response.reason.unwrap_or_default().as_bytes());
         let is_http_10 = response.version == Some(0);
         let count = response.headers.len();
         for (slot, header) in places.iter_mut().zip(response.headers.iter()) {
             *slot = (place(bytes, header.name.as_bytes()), place(bytes, header.value));
         }
+        let mut head = Head::new(read.take(length));
         for (name, value) in places.into_iter().take(count) {
             head.push(name, value);
         }
-        Ok(Self { head, status: status.map_err(|_error| BadResponse::Syntax)?, reason, is_http_10 })
+        Ok(Some(Self { head, status, reason, is_http_10 }))
     }
 
     /// The header fields.
