@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use crate::intercept::{Leaving, Outgoing};
 use crate::stream::Stream;
 use crate::worker;
 
@@ -47,6 +48,8 @@ pub(crate) struct Pool {
 enum Target {
     /// The application behind this proxy, `host:port`.
     Plain(String),
+    /// A host outside of the mesh; what comes back from there is known by `outgoing`.
+    Outside { address: SocketAddr, outgoing: Outgoing },
     /// Another sidecar.
     Mesh { address: SocketAddr, tls: Arc<ClientConfig>, source: Source, clock: Clock },
 }
@@ -57,6 +60,8 @@ pub(crate) struct Connection {
     /// Its bytes.
     pub stream: Stream,
     credentials: Option<Credentials>,
+    /// Notes the connection as one that leaves the mesh.
+    _leaving: Option<Leaving>,
     /// Whether it has served a request before.
     pub reused: bool,
 }
@@ -88,10 +93,21 @@ pub(crate) enum ConnectError {
     NoPeer,
 }
 
+impl Connection {
+    const fn plain(stream: TcpStream, leaving: Option<Leaving>) -> Self {
+        Self { stream: Stream::Plain(stream), credentials: None, _leaving: leaving, reused: false }
+    }
+}
+
 impl Pool {
     /// Connections to the application at `address`, in the clear.
     pub(crate) fn to_application(address: String) -> Self {
         Self { target: Target::Plain(address), idle: Default::default() }
+    }
+
+    /// Connections to a host outside of the mesh, in the clear.
+    pub(crate) fn to_outside(address: SocketAddr, outgoing: Outgoing) -> Self {
+        Self { target: Target::Outside { address, outgoing }, idle: Default::default() }
     }
 
     /// Connections to the sidecar at `address`, which must have one of the identities in `allowed`.
@@ -153,7 +169,12 @@ impl Pool {
             Target::Plain(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection { stream: Stream::Plain(stream), credentials: None, reused: false })
+                Ok(Connection::plain(stream, None))
+            }
+            Target::Outside { address, outgoing } => {
+                let (stream, leaving) = outgoing.connect(*address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Connection::plain(stream, Some(leaving)))
             }
             Target::Mesh { address, tls, source, .. } => {
                 let stream = TcpStream::connect(address).await?;
@@ -165,14 +186,15 @@ impl Pool {
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
                 let peer = tls::peer(stream.get_ref().1).ok_or(ConnectError::NoPeer)?;
                 let credentials = Some(Credentials { own_serial, peer_not_after: peer.not_after });
-                Ok(Connection { stream: Stream::Client(Box::new(stream)), credentials, reused: false })
+                let stream = Stream::Client(Box::new(stream));
+                Ok(Connection { stream, credentials, _leaving: None, reused: false })
             }
         }
     }
 
     fn holds(&self, connection: &Connection) -> bool {
         match (&self.target, &connection.credentials) {
-            (Target::Plain(_), None) => true,
+            (Target::Plain(_) | Target::Outside { .. }, None) => true,
             (Target::Mesh { source, clock, .. }, Some(credentials)) => {
                 credentials.own_serial == source.current().svid.serial
                     && clock.now() < credentials.peer_not_after

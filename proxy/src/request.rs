@@ -17,10 +17,12 @@ use crate::check::Checker;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
 use crate::http1::{Forward, Introduction, RequestHead};
+use crate::intercept::{Interception, Original};
 use crate::limits::Balance;
 use crate::load::Load;
 use crate::path::Query;
 use crate::policy_client::Policyd;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::respond::{self, Refusal};
 
 /// Everything that serving a request takes.
@@ -30,6 +32,9 @@ pub(crate) struct Proxy {
     pub service: String,
     /// The application behind it.
     pub application: Arc<Service>,
+    pub interception: Interception,
+    /// What callers of the ingress begin with, if anything.
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub source: Source,
     pub policyd: Arc<dyn Policyd>,
     pub current: Current,
@@ -47,6 +52,8 @@ pub(crate) struct Connection {
     pub peer: Option<Peer>,
     /// The requests that have come the same way.
     pub load: Load,
+    /// Where it was meant to go, if the kernel has redirected it here.
+    pub original: Option<Original>,
 }
 
 /// Where a request may go.
@@ -70,11 +77,29 @@ impl Proxy {
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         match connection.direction {
-            Direction::Outbound => find(record, applied, forward),
+            Direction::Outbound => self.find(record, connection, applied, forward),
             Direction::Inbound | Direction::Ingress => {
                 self.let_in(record, connection, applied, request, forward).await
             }
         }
+    }
+
+    /// From the application to a service of the mesh, whose own sidecar decides; or beyond, if it may call there.
+    fn find<'a>(
+        &self,
+        record: &mut Record<'a>,
+        connection: &Connection,
+        applied: &'a Applied,
+        forward: &'a Forward,
+    ) -> Result<Way, Refusal> {
+        let host = forward.host();
+        let (name, service) = match applied.services.get(host.as_ref()) {
+            Some(service) => (service.name.as_str(), Arc::clone(service)),
+            None => self.interception.elsewhere(connection.original.as_ref(), applied, &host)?,
+        };
+        record.service = name;
+        let timeout = service.timeout;
+        Ok(Way { service, timeout, balances: Vec::new() })
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -87,6 +112,7 @@ impl Proxy {
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         record.service = &self.service;
+        let application = self.interception.application(connection.original.as_ref(), &self.application)?;
         let operation = applied.operations.find(forward.method(), forward.path());
         record.operation = operation;
         let claims = self.end_user(record, applied, request).await?;
@@ -107,8 +133,8 @@ impl Proxy {
         };
         let balances = self.admit(record, &head).await?;
         let own = applied.services.get(&self.service);
-        let timeout = own.map_or(self.application.timeout, |service| service.timeout);
-        Ok(Way { service: Arc::clone(&self.application), timeout, balances })
+        let timeout = own.map_or(application.timeout, |service| service.timeout);
+        Ok(Way { service: Arc::clone(application), timeout, balances })
     }
 
     /// The answer to a request that is refused.
@@ -141,18 +167,4 @@ impl Proxy {
             (None, _) => Introduction::Outside { address },
         }
     }
-}
-
-/// From the application to a service of the mesh. The service's own sidecar decides.
-fn find<'a>(record: &mut Record<'a>, applied: &'a Applied, forward: &'a Forward) -> Result<Way, Refusal> {
-    let host = forward.host();
-    let Some(service) = applied.services.get(host.as_ref()) else {
-        return Err(if applied.services.is_empty() {
-            Refusal::NoConfig
-        } else {
-            Refusal::NoSuchService(host.into_owned())
-        });
-    };
-    record.service = &service.name;
-    Ok(Way { service: Arc::clone(service), timeout: service.timeout, balances: Vec::new() })
 }

@@ -7,6 +7,7 @@ mod http1;
 mod mesh;
 mod pki;
 mod policyd;
+mod proxy_protocol;
 mod requests;
 mod setting;
 mod smuggling;
