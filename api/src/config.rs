@@ -45,6 +45,8 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// How long a response's head may take.
     pub timeout: Duration,
+    /// What its applications speak.
+    pub protocol: Protocol,
 }
 
 /// What a proxy is told of the services that it enforces for.
@@ -161,6 +163,17 @@ pub struct Endpoint {
     pub version: String,
     /// Where its sidecar's inbound listener is.
     pub address: SocketAddr,
+}
+
+/// What an application speaks with its sidecar, in the clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, by prior knowledge: gRPC, and whatever else needs it.
+    Http2,
 }
 
 /// Who is told which policy denied a request.

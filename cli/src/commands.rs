@@ -4,7 +4,6 @@ mod audit;
 mod bundle;
 mod ca;
 mod completions;
-mod net;
 mod policy;
 mod policyd;
 mod proxies;
@@ -47,8 +46,6 @@ enum Command {
     Proxy(proxy::Proxy),
     Proxies(proxies::Proxies),
     #[command(subcommand)]
-    Net(net::Net),
-    #[command(subcommand)]
     Policy(policy::Policy),
     #[command(subcommand)]
     Bundle(bundle::Bundle),
@@ -88,7 +85,6 @@ impl Tidegate {
             Command::Ca(command) => command.run(),
             Command::Proxy(command) => command.run(),
             Command::Proxies(command) => command.run(),
-            Command::Net(command) => command.run(),
             Command::Policy(command) => command.run(),
             Command::Bundle(command) => command.run(),
             Command::Audit(command) => command.run(),

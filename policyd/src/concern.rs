@@ -158,6 +158,7 @@ impl<'b> Gathered<'b> {
             namespace,
             spiffe_id,
             timeout: _,
+            protocol: _,
             fail_mode,
             denial_exposure,
             enforcement,
@@ -297,7 +298,7 @@ fn mesh(mesh: &Mesh) -> Digest {
     let instance = |instance: &Instance| Digest::of(&(&instance.name, &instance.version, instance.inbound));
     let service = |(name, service): (&String, &Service)| {
         let instances: Vec<Digest> = service.instances.iter().map(instance).collect();
-        Digest::of(&(name, &service.spiffe_id, service.timeout, instances))
+        Digest::of(&(name, &service.spiffe_id, service.timeout, service.protocol, instances))
     };
     Digest::of(&mesh.services.iter().map(service).collect::<Vec<_>>())
 }

@@ -82,6 +82,7 @@ fn mesh(snapshot: &Snapshot, addresses: &Addresses) -> Mesh {
         spiffe_ids: vec![service.spiffe_id.clone()],
         endpoints: service.instances.iter().filter_map(endpoint).collect(),
         timeout: service.timeout,
+        protocol: service.protocol,
     };
     Mesh { services: snapshot.bundle.mesh.services.iter().map(service).collect() }
 }

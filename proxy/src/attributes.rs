@@ -15,6 +15,7 @@ use crate::path::Query;
 #[derive(Debug)]
 pub(crate) struct Head<'a> {
     pub principal: &'a Principal,
+    pub action: Action,
     pub service: &'a str,
     pub method: &'a str,
     /// In normal form.
@@ -52,7 +53,7 @@ impl Head<'_> {
         }
         Attributes {
             principal: self.principal.clone(),
-            action: self.action(),
+            action: self.action,
             resource: self.service.to_owned(),
             method: self.method.to_owned(),
             path: self.path.to_owned(),
@@ -86,7 +87,7 @@ impl Facts for Head<'_> {
     }
 
     fn action(&self) -> Action {
-        Action::Http
+        self.action
     }
 
     fn resource(&self) -> &str {
@@ -143,6 +144,7 @@ mod tests {
         let claims = Claims::default();
         let head = Head {
             principal: &Principal::Unauthenticated,
+            action: Action::Grpc,
             service: "reviews",
             method: "GET",
             path: "/a",

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api::config;
+use api::config::{self, Protocol};
 use model::SpiffeId;
 use tokio::time::Instant;
 
@@ -27,6 +27,8 @@ pub(crate) struct Service {
     pub name: String,
     /// How long a response's head may take, connects and retries included.
     pub timeout: Duration,
+    /// What its applications speak.
+    pub protocol: Protocol,
     /// The identities that its instances may have; none are asked of an application.
     spiffe_ids: Vec<SpiffeId>,
     /// Its instances.
@@ -66,19 +68,7 @@ struct Ejected {
 impl Service {
     /// The application behind this proxy: a service with one instance.
     pub(crate) fn application(instance: String, address: String, timeout: Duration) -> Self {
-        let pool = Pool::to_application(address.clone());
-        Self::alone("application", instance, address, timeout, pool)
-    }
-
-    /// A service with one instance, of which no identity is asked.
-    pub(crate) fn alone(
-        name: &str,
-        instance: String,
-        address: String,
-        timeout: Duration,
-        pool: Pool,
-    ) -> Self {
-        let pool = Arc::new(pool);
+        let pool = Arc::new(Pool::to_application(address.clone()));
         let endpoint = Endpoint {
             instance,
             address,
@@ -88,8 +78,9 @@ impl Service {
             has_failed: AtomicBool::new(false),
         };
         Self {
-            name: name.to_owned(),
+            name: "application".to_owned(),
             timeout,
+            protocol: Protocol::Http1,
             spiffe_ids: Vec::new(),
             endpoints: vec![Arc::new(endpoint)],
             turn: Arc::default(),
@@ -124,6 +115,7 @@ impl Service {
         Self {
             name: config.name.clone(),
             timeout: config.timeout,
+            protocol: config.protocol,
             spiffe_ids: config.spiffe_ids.clone(),
             endpoints: config.endpoints.iter().map(endpoint).collect(),
             turn: previous.map(|service| Arc::clone(&service.turn)).unwrap_or_default(),
@@ -205,6 +197,7 @@ mod tests {
             spiffe_ids: vec![format!("spiffe://a/ns/b/sa/{account}").parse().unwrap()],
             endpoints: instances.iter().map(endpoint).collect(),
             timeout: Duration::from_secs(1),
+            protocol: Protocol::Http1,
         }
     }
 

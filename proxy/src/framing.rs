@@ -64,6 +64,15 @@ pub(crate) enum Malformed {
     /// A Host that is no host name or address, with an optional port.
     #[error("the `Host` is not a host name or address with an optional port")]
     Host,
+    /// HTTP/2 says the host in two ways that differ.
+    #[error("`:authority` and `Host` differ")]
+    Authority,
+    /// A field of HTTP/1.1's connections in HTTP/2.
+    #[error("HTTP/2 has no fields of a connection, such as `Connection` or `Transfer-Encoding`")]
+    Hop,
+    /// A call of gRPC with more than one Content-Type.
+    #[error("the call has more than one `Content-Type`")]
+    ContentTypes,
     /// Chunked framing that is broken.
     #[error("the chunks of the request's body are not well-formed")]
     Chunks,

@@ -19,13 +19,16 @@ mod pipe;
 mod relay;
 mod request_head;
 mod response_head;
-mod trailers;
+pub(crate) mod trailers;
 mod tunnel;
 
 pub(crate) use buffer::Buffer;
-pub(crate) use downstream::serve;
+pub(crate) use deadline::Deadline;
+pub(crate) use downstream::{After, Downstream, Session, serve};
 pub(crate) use forward::{Forward, Introduction};
+pub(crate) use pipe::{Framing, poll_write_all};
 pub(crate) use request_head::RequestHead;
+pub(crate) use response_head::{BadResponse, Onward, ResponseHead};
 
 /// Where `part` lies in `whole`, of which it is a slice.
 fn place(whole: &[u8], part: &[u8]) -> (u32, u32) {

@@ -4,9 +4,7 @@
 //! # Layout
 //! In the order in which a request meets them:
 //! - `worker`: the threads; `listener`: accepts connections, over TLS where it must; `stream`: their bytes;
-//! - `intercept`: what the kernel has redirected here, and where it was meant to go;
-//! - `proxy_protocol`: who really called, as a load balancer says;
-//! - `http1`: the protocol; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
+//! - `http1`, `http2`: the protocols; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
 //! - `path`, `ids`: parts of the one form in which a request is decided on and forwarded;
 //! - `load`: whether there is room for one more;
 //! - `request`: where it goes, and whether it may: a table of contents of what follows;
@@ -45,8 +43,8 @@ mod exchange;
 mod fields;
 mod framing;
 mod http1;
+mod http2;
 mod ids;
-mod intercept;
 mod jwt;
 mod limits;
 mod listener;
@@ -55,7 +53,6 @@ mod metrics;
 mod path;
 mod policy_client;
 mod pool;
-mod proxy_protocol;
 mod report;
 mod request;
 mod respond;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::config::Protocol;
 use daemon::Lifecycle;
 use identity::tls;
 use rustls::ServerConfig;
@@ -12,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::exchange::Direction;
-use crate::http1;
-use crate::intercept;
+use crate::http1::{self, Buffer};
+use crate::http2;
 use crate::load::Load;
 use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
@@ -86,7 +87,7 @@ impl Listener {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    stream: TcpStream,
     address: SocketAddr,
     direction: Direction,
     load: Load,
@@ -97,16 +98,10 @@ async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "can't set TCP_NODELAY");
     }
-    let Some(caller) = caller(&mut stream, address, direction, &proxy).await else { return };
-    let original = proxy.interception.original(&stream, address);
-    let connection =
-        |peer| Connection { direction, address: caller.ip().to_canonical(), peer, load, original };
+    let connection = |peer, protocol| Connection { direction, protocol, address: address.ip(), peer, load };
     let Some(acceptor) = acceptor else {
-        let connection = connection(None);
-        if let Some(stream) = intercept::http_or_relayed(&proxy, stream, &connection, &lifecycle).await {
-            http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
-        }
-        return;
+        let connection = connection(None, Protocol::Http1);
+        return http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     let handshaken = tokio::select! {
@@ -116,28 +111,19 @@ async fn serve(
     match handshaken {
         Ok(Ok(stream)) => match tls::peer(stream.get_ref().1) {
             Some(peer) => {
+                let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let stream = Stream::Server(Box::new(stream));
-                http1::serve(stream, connection(Some(peer)), &proxy, &lifecycle).await;
+                if speaks_http2 {
+                    let connection = connection(Some(peer), Protocol::Http2);
+                    http2::serve(stream, Buffer::default(), &connection, &proxy, &lifecycle).await;
+                } else {
+                    let connection = connection(Some(peer), Protocol::Http1);
+                    http1::serve(stream, connection, &proxy, &lifecycle).await;
+                }
             }
             None => tracing::info!(%address, "a caller without an identity was turned away"),
         },
         Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::info!(%address, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
-    }
-}
-
-/// Who calls; nobody if the connection is not to be served.
-async fn caller(
-    stream: &mut TcpStream,
-    address: SocketAddr,
-    direction: Direction,
-    proxy: &Proxy,
-) -> Option<SocketAddr> {
-    match &proxy.proxy_protocol {
-        Some(expected) if direction == Direction::Ingress => {
-            let caller = expected.caller(stream, address).await;
-            caller.inspect_err(|error| tracing::info!(%address, %error, "a caller was turned away")).ok()
-        }
-        _ => Some(address),
     }
 }

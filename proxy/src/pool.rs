@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::config::Protocol;
 use daemon::Clock;
 use identity::Source;
 use identity::tls;
@@ -20,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::intercept::{Leaving, Outgoing};
+use crate::http2::{Lease, Links};
 use crate::stream::Stream;
 use crate::worker;
 
@@ -33,8 +34,11 @@ const SLOTS: usize = 8;
 const IDLE_MAX: usize = 64;
 /// How long an idle connection is kept; shorter than our own listeners keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The only protocol spoken between sidecars.
-pub(crate) const ALPN: &[&[u8]] = &[b"http/1.1"];
+/// How sidecars ask each other for a protocol.
+const ALPN_HTTP1: &[&[u8]] = &[b"http/1.1"];
+const ALPN_HTTP2: &[&[u8]] = &[b"h2"];
+/// The protocols that a sidecar understands, the one it likes better first.
+pub(crate) const ALPN_OF_SERVER: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// Connections to one address.
 #[derive(Debug)]
@@ -42,16 +46,22 @@ pub(crate) struct Pool {
     target: Target,
     /// By worker, each of which uses its own: none waits for another.
     idle: [Mutex<Vec<Idle>>; SLOTS],
+    /// The ones that many requests share.
+    links: [Links; SLOTS],
 }
 
 #[derive(Debug)]
 enum Target {
     /// The application behind this proxy, `host:port`.
     Plain(String),
-    /// A host outside of the mesh; what comes back from there is known by `outgoing`.
-    Outside { address: SocketAddr, outgoing: Outgoing },
     /// Another sidecar.
-    Mesh { address: SocketAddr, tls: Arc<ClientConfig>, source: Source, clock: Clock },
+    Mesh {
+        address: SocketAddr,
+        http1: Arc<ClientConfig>,
+        http2: Arc<ClientConfig>,
+        source: Source,
+        clock: Clock,
+    },
 }
 
 /// A connection that carries no request at present.
@@ -60,15 +70,13 @@ pub(crate) struct Connection {
     /// Its bytes.
     pub stream: Stream,
     credentials: Option<Credentials>,
-    /// Notes the connection as one that leaves the mesh.
-    _leaving: Option<Leaving>,
     /// Whether it has served a request before.
     pub reused: bool,
 }
 
 /// What authenticated a connection.
 #[derive(Debug)]
-struct Credentials {
+pub(crate) struct Credentials {
     own_serial: String,
     peer_not_after: Timestamp,
 }
@@ -91,23 +99,15 @@ pub(crate) enum ConnectError {
     /// The peer showed no certificate.
     #[error("the peer has no identity")]
     NoPeer,
-}
-
-impl Connection {
-    const fn plain(stream: TcpStream, leaving: Option<Leaving>) -> Self {
-        Self { stream: Stream::Plain(stream), credentials: None, _leaving: leaving, reused: false }
-    }
+    /// It speaks no HTTP/2.
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
 }
 
 impl Pool {
     /// Connections to the application at `address`, in the clear.
     pub(crate) fn to_application(address: String) -> Self {
-        Self { target: Target::Plain(address), idle: Default::default() }
-    }
-
-    /// Connections to a host outside of the mesh, in the clear.
-    pub(crate) fn to_outside(address: SocketAddr, outgoing: Outgoing) -> Self {
-        Self { target: Target::Outside { address, outgoing }, idle: Default::default() }
+        Self { target: Target::Plain(address), idle: Default::default(), links: Default::default() }
     }
 
     /// Connections to the sidecar at `address`, which must have one of the identities in `allowed`.
@@ -117,15 +117,20 @@ impl Pool {
         source: Source,
         clock: Clock,
     ) -> Self {
-        let tls = tls::client_config(&source, clock.clone(), allowed, ALPN);
-        Self { target: Target::Mesh { address, tls, source, clock }, idle: Default::default() }
+        let http1 = tls::client_config(&source, clock.clone(), allowed.clone(), ALPN_HTTP1);
+        let http2 = tls::client_config(&source, clock.clone(), allowed, ALPN_HTTP2);
+        let target = Target::Mesh { address, http1, http2, source, clock };
+        Self { target, idle: Default::default(), links: Default::default() }
     }
 
     /// An idle connection that is still good, the one used last.
     pub(crate) fn reuse(&self) -> Option<Connection> {
         // One at a time, for a look at a connection may ask the system.
         while let Some(Idle { mut connection, since }) = self.idle().pop() {
-            if since.elapsed() < IDLE_TIMEOUT && self.holds(&connection) && !connection.stream.is_spent() {
+            if since.elapsed() < IDLE_TIMEOUT
+                && self.holds(connection.credentials.as_ref())
+                && !connection.stream.is_spent()
+            {
                 return Some(Connection { reused: true, ..connection });
             }
         }
@@ -148,6 +153,7 @@ impl Pool {
             let mut idle = slot.lock().unwrap_or_else(PoisonError::into_inner);
             idle.retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT);
         }
+        self.links.iter().for_each(|links| links.sweep(now, IDLE_TIMEOUT));
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -156,27 +162,48 @@ impl Pool {
         slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A stream on a connection that speaks HTTP/2; on a new one if it has to be `fresh`, or if all are full.
+    pub(crate) async fn lease(&self, fresh: bool) -> Result<Lease, ConnectError> {
+        let [first, ..] = &self.links;
+        let links = self.links.get(worker::number() % SLOTS).unwrap_or(first);
+        let holds = |credentials: Option<&Credentials>| self.holds(credentials);
+        if !fresh && let Some(lease) = links.lease(&holds) {
+            return Ok(lease);
+        }
+        // One connects, and the others wait for it: it will do for all of them.
+        let connecting = links.connecting.lock().await;
+        if !fresh && let Some(lease) = links.lease(&holds) {
+            return Ok(lease);
+        }
+        let lease = tokio::time::timeout(CONNECT_TIMEOUT, async {
+            let connection = self.connect_without_timeout(Protocol::Http2).await?;
+            Ok(links.open(connection.stream, connection.credentials).await?)
+        });
+        let lease = lease.await.unwrap_or(Err(ConnectError::Timeout));
+        drop(connecting);
+        lease
+    }
+
     /// A new connection.
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_without_timeout()).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_without_timeout(Protocol::Http1)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Timeout),
         }
     }
 
-    async fn connect_without_timeout(&self) -> Result<Connection, ConnectError> {
+    async fn connect_without_timeout(&self, protocol: Protocol) -> Result<Connection, ConnectError> {
         match &self.target {
             Target::Plain(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::plain(stream, None))
+                Ok(Connection { stream: Stream::Plain(stream), credentials: None, reused: false })
             }
-            Target::Outside { address, outgoing } => {
-                let (stream, leaving) = outgoing.connect(*address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Connection::plain(stream, Some(leaving)))
-            }
-            Target::Mesh { address, tls, source, .. } => {
+            Target::Mesh { address, http1, http2, source, .. } => {
+                let tls = match protocol {
+                    Protocol::Http1 => http1,
+                    Protocol::Http2 => http2,
+                };
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 // Read before the handshake: should the certificate be renewed meanwhile, the connection is
@@ -186,15 +213,14 @@ impl Pool {
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
                 let peer = tls::peer(stream.get_ref().1).ok_or(ConnectError::NoPeer)?;
                 let credentials = Some(Credentials { own_serial, peer_not_after: peer.not_after });
-                let stream = Stream::Client(Box::new(stream));
-                Ok(Connection { stream, credentials, _leaving: None, reused: false })
+                Ok(Connection { stream: Stream::Client(Box::new(stream)), credentials, reused: false })
             }
         }
     }
 
-    fn holds(&self, connection: &Connection) -> bool {
-        match (&self.target, &connection.credentials) {
-            (Target::Plain(_) | Target::Outside { .. }, None) => true,
+    fn holds(&self, credentials: Option<&Credentials>) -> bool {
+        match (&self.target, credentials) {
+            (Target::Plain(_), None) => true,
             (Target::Mesh { source, clock, .. }, Some(credentials)) => {
                 credentials.own_serial == source.current().svid.serial
                     && clock.now() < credentials.peer_not_after

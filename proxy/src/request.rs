@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::config::Protocol;
 use daemon::Clock;
 use http::Response;
 use identity::Source;
 use identity::tls::Peer;
-use model::Principal;
+use model::{Action, Principal};
 
 use crate::admission;
 use crate::applied::{Applied, Current};
@@ -16,13 +17,13 @@ use crate::attributes::Head;
 use crate::check::Checker;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
+use crate::framing::Malformed;
 use crate::http1::{Forward, Introduction, RequestHead};
-use crate::intercept::{Interception, Original};
+use crate::http2::grpc;
 use crate::limits::Balance;
 use crate::load::Load;
 use crate::path::Query;
 use crate::policy_client::Policyd;
-use crate::proxy_protocol::ProxyProtocol;
 use crate::respond::{self, Refusal};
 
 /// Everything that serving a request takes.
@@ -32,9 +33,6 @@ pub(crate) struct Proxy {
     pub service: String,
     /// The application behind it.
     pub application: Arc<Service>,
-    pub interception: Interception,
-    /// What callers of the ingress begin with, if anything.
-    pub proxy_protocol: Option<ProxyProtocol>,
     pub source: Source,
     pub policyd: Arc<dyn Policyd>,
     pub current: Current,
@@ -47,23 +45,32 @@ pub(crate) struct Proxy {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     pub direction: Direction,
+    pub protocol: Protocol,
     pub address: IpAddr,
     /// Who is at the other end, if it was verified.
     pub peer: Option<Peer>,
     /// The requests that have come the same way.
     pub load: Load,
-    /// Where it was meant to go, if the kernel has redirected it here.
-    pub original: Option<Original>,
 }
 
 /// Where a request may go.
 #[derive(Debug)]
 pub(crate) struct Way {
     pub service: Arc<Service>,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// How long the response's head may take.
     pub timeout: Duration,
     /// The limits it was charged to.
     pub balances: Vec<Balance>,
+}
+
+impl Way {
+    /// The same for a caller that waits no longer than `patience`.
+    pub(crate) fn within(mut self, patience: Option<Duration>) -> Self {
+        self.timeout = patience.unwrap_or(self.timeout).min(self.timeout);
+        self
+    }
 }
 
 impl Proxy {
@@ -77,29 +84,11 @@ impl Proxy {
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         match connection.direction {
-            Direction::Outbound => self.find(record, connection, applied, forward),
+            Direction::Outbound => find(record, connection, applied, forward),
             Direction::Inbound | Direction::Ingress => {
                 self.let_in(record, connection, applied, request, forward).await
             }
         }
-    }
-
-    /// From the application to a service of the mesh, whose own sidecar decides; or beyond, if it may call there.
-    fn find<'a>(
-        &self,
-        record: &mut Record<'a>,
-        connection: &Connection,
-        applied: &'a Applied,
-        forward: &'a Forward,
-    ) -> Result<Way, Refusal> {
-        let host = forward.host();
-        let (name, service) = match applied.services.get(host.as_ref()) {
-            Some(service) => (service.name.as_str(), Arc::clone(service)),
-            None => self.interception.elsewhere(connection.original.as_ref(), applied, &host)?,
-        };
-        record.service = name;
-        let timeout = service.timeout;
-        Ok(Way { service, timeout, balances: Vec::new() })
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -112,13 +101,16 @@ impl Proxy {
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         record.service = &self.service;
-        let application = self.interception.application(connection.original.as_ref(), &self.application)?;
         let operation = applied.operations.find(forward.method(), forward.path());
         record.operation = operation;
         let claims = self.end_user(record, applied, request).await?;
+        let own = applied.services.get(&self.service);
+        let protocol = own.map(|service| service.protocol).unwrap_or_default();
+        let action = action(forward, protocol, operation)?;
         let host = forward.host();
         let head = Head {
             principal: record.principal,
+            action,
             service: &self.service,
             method: forward.method(),
             path: forward.path(),
@@ -132,9 +124,16 @@ impl Proxy {
             time: record.arrived,
         };
         let balances = self.admit(record, &head).await?;
-        let own = applied.services.get(&self.service);
-        let timeout = own.map_or(application.timeout, |service| service.timeout);
-        Ok(Way { service: Arc::clone(application), timeout, balances })
+        let timeout = own.map_or(self.application.timeout, |service| service.timeout);
+        Ok(Way { service: Arc::clone(&self.application), protocol, timeout, balances })
+    }
+
+    /// The answer to a call of gRPC that is refused.
+    pub(crate) fn refuse_call(&self, record: &mut Record<'_>, refusal: &Refusal) -> Response<Vec<u8>> {
+        let answer = self.refuse(record, refusal);
+        let message = respond::message(refusal, answer.headers().contains_key(respond::POLICY));
+        let is_identified = matches!(record.principal, Principal::Workload(_));
+        grpc::refusal(grpc::code(refusal, is_identified), &message, answer)
     }
 
     /// The answer to a request that is refused.
@@ -167,4 +166,37 @@ impl Proxy {
             (None, _) => Introduction::Outside { address },
         }
     }
+}
+
+/// What a request asks for. Its caller chooses the content type, so that is believed only where it makes a difference to
+/// the application too: a call of gRPC needs HTTP/2. What is declared as an operation is that operation.
+fn action(forward: &Forward, protocol: Protocol, operation: Option<&str>) -> Result<Action, Malformed> {
+    if protocol != Protocol::Http2 || operation.is_some() || !grpc::is_call(forward.fields()) {
+        return Ok(Action::Http);
+    }
+    if forward.fields().named("content-type").nth(1).is_some() {
+        return Err(Malformed::ContentTypes);
+    }
+    Ok(if forward.method() == "POST" { Action::Grpc } else { Action::Http })
+}
+
+/// From the application to a service of the mesh. The service's own sidecar decides.
+fn find<'a>(
+    record: &mut Record<'a>,
+    connection: &Connection,
+    applied: &'a Applied,
+    forward: &'a Forward,
+) -> Result<Way, Refusal> {
+    let host = forward.host();
+    let Some(service) = applied.services.get(host.as_ref()) else {
+        return Err(if applied.services.is_empty() {
+            Refusal::NoConfig
+        } else {
+            Refusal::NoSuchService(host.into_owned())
+        });
+    };
+    record.service = &service.name;
+    // The other sidecar speaks both, and translates for its application.
+    let protocol = connection.protocol;
+    Ok(Way { service: Arc::clone(service), protocol, timeout: service.timeout, balances: Vec::new() })
 }

@@ -3,7 +3,6 @@
 //! A small JSON object with a stable `error` code, words for people, and the request's id to find it by.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,12 +59,6 @@ pub(crate) enum Refusal {
     /// No service has the host's name.
     #[error("no service of the mesh is called `{0}`")]
     NoSuchService(String),
-    /// The application listens at no such port.
-    #[error("the application has no port {0} for the mesh")]
-    NoSuchPort(u16),
-    /// It would come back to this proxy.
-    #[error("the connection was meant for `{0}`, and leads back to this proxy")]
-    Loop(SocketAddr),
     /// policyd has not said yet which services there are.
     #[error("the services of the mesh are not known yet")]
     NoConfig,
@@ -99,8 +92,6 @@ impl Refusal {
             Self::Limited(_) => "limited",
             Self::LimitUnavailable { .. } => "limit_unavailable",
             Self::NoSuchService(_) => "no_such_service",
-            Self::NoSuchPort(_) => "no_such_port",
-            Self::Loop(_) => "loop",
             Self::NoConfig => "not_ready",
             Self::Upstream(UpstreamError::NoneHealthy { .. }) => "no_healthy_upstream",
             Self::Upstream(UpstreamError::Timeout { .. }) => "upstream_timeout",
@@ -117,8 +108,7 @@ impl Refusal {
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Token(refused) => refused.status(),
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoSuchService(_) | Self::NoSuchPort(_) => StatusCode::NOT_FOUND,
-            Self::Loop(_) => StatusCode::LOOP_DETECTED,
+            Self::NoSuchService(_) => StatusCode::NOT_FOUND,
             Self::Overloaded
             | Self::PolicyUnavailable(_)
             | Self::LimitUnavailable { .. }
@@ -141,17 +131,22 @@ pub(crate) const fn shows_policy(exposure: Exposure, caller: &Principal) -> bool
     }
 }
 
+/// Why a request is refused, in words for its caller.
+pub(crate) fn message(refusal: &Refusal, shows_policy: bool) -> String {
+    match refusal {
+        // Whoever is not told the policy is not told its words either.
+        Refusal::Denied(_) if !shows_policy => "the request is not allowed".to_owned(),
+        refusal => refusal.to_string(),
+    }
+}
+
 /// The response to a request that is refused.
 pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) -> Response<Vec<u8>> {
     let reasons = match refusal {
         Refusal::Denied(decision) if shows_policy => Some(decision.reasons.as_slice()),
         _ => None,
     };
-    // Whoever is not told the policy is not told its words either.
-    let message = match refusal {
-        Refusal::Denied(_) if !shows_policy => "the request is not allowed".to_owned(),
-        refusal => refusal.to_string(),
-    };
+    let message = message(refusal, shows_policy);
     let json = Json { error: refusal.code(), message, policy: reasons, request_id };
     let text = serde_json::to_vec(&json).unwrap_or_default();
     let mut response = Response::new(text);
@@ -165,10 +160,7 @@ pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) ->
     match refusal {
         Refusal::Limited(over) => {
             headers.insert(header::RETRY_AFTER, seconds(over.retry_after).into());
-            if let Some((policy, state)) = rate_limit(std::slice::from_ref(over)) {
-                set(headers, &RATE_LIMIT_POLICY, &policy);
-                set(headers, &RATE_LIMIT, &state);
-            }
+            tell_of_limits(headers, std::slice::from_ref(over));
         }
         Refusal::Overloaded => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -181,6 +173,14 @@ pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) ->
         set(headers, &header::WWW_AUTHENTICATE, &challenge);
     }
     response
+}
+
+/// Tells the caller how much of its limits is left.
+pub(crate) fn tell_of_limits(headers: &mut HeaderMap, balances: &[Balance]) {
+    if let Some((policy, state)) = rate_limit(balances) {
+        set(headers, &RATE_LIMIT_POLICY, &policy);
+        set(headers, &RATE_LIMIT, &state);
+    }
 }
 
 /// What tells the caller how much of its limits is left, `RateLimit-Policy` and `RateLimit`; nothing when it was

@@ -3,11 +3,14 @@
 mod application;
 mod decision_log;
 mod enforcement;
+mod grpc;
 mod http1;
+mod http2;
+mod http2_hostile;
+mod http2_upstream;
 mod mesh;
 mod pki;
 mod policyd;
-mod proxy_protocol;
 mod requests;
 mod setting;
 mod smuggling;

@@ -4,7 +4,8 @@
 //! - a connect or TLS handshake that failed, on the next endpoint: nothing of the request was sent;
 //! - a request of which nothing could be written, on another connection: likewise;
 //! - once, on a fresh connection, an idempotent request without a body whose reused connection ended before
-//!   any byte of a response: most likely the peer closed the idle connection just then.
+//!   any byte of a response: most likely the peer closed the idle connection just then;
+//! - once, on a fresh connection, a stream of HTTP/2 that the peer says it has not looked at (RFC 9113 8.7).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::endpoints::{Endpoint, Service};
+use crate::http2::Lease;
 use crate::metrics::Metrics;
-use crate::pool::Connection;
+use crate::pool::{ConnectError, Connection};
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,8 @@ pub(crate) struct Attempts<'a> {
     fresh: bool,
     /// Whether the request may be sent again, which it may once.
     repeatable: bool,
+    /// Whether it was refused before.
+    refused: bool,
 }
 
 /// How sending a request failed.
@@ -82,6 +86,8 @@ pub(crate) enum Failure {
     Unsent,
     /// It may have been sent, and nothing of a response came.
     Silent,
+    /// The upstream has said that it did not look at it.
+    Refused,
     /// Some of a response came.
     Broken,
 }
@@ -89,7 +95,15 @@ pub(crate) enum Failure {
 impl<'a> Attempts<'a> {
     /// Those of a request to `service`, which is `repeatable` if it is idempotent and has no body.
     pub(crate) fn new(service: &'a Service, metrics: &'a Metrics, repeatable: bool) -> Self {
-        Self { service, metrics, turn: service.turn(), tried: Vec::new(), fresh: false, repeatable }
+        Self {
+            service,
+            metrics,
+            turn: service.turn(),
+            tried: Vec::new(),
+            fresh: false,
+            repeatable,
+            refused: false,
+        }
     }
 
     /// The connection to send it on next; none when no instance is left to try.
@@ -106,17 +120,33 @@ impl<'a> Attempts<'a> {
                     endpoint.succeeded();
                     return Some((endpoint, connection));
                 }
-                Err(error) => {
-                    let (service, instance) = (&self.service.name, &endpoint.instance);
-                    if endpoint.failed(Instant::now()) {
-                        self.metrics.ejected(service, instance);
-                    }
-                    tracing::warn!(%service, %instance, address = endpoint.address, %error, "an upstream can't be reached");
-                    self.give_up(endpoint);
-                }
+                Err(error) => self.unreached(endpoint, &error),
             }
         }
         None
+    }
+
+    /// The same, of HTTP/2.
+    pub(crate) async fn lease(&mut self) -> Option<(Arc<Endpoint>, Lease)> {
+        while let Some(endpoint) = self.service.pick(self.turn, &self.tried, Instant::now()).map(Arc::clone) {
+            match Box::pin(endpoint.pool.lease(self.fresh)).await {
+                Ok(lease) => {
+                    endpoint.succeeded();
+                    return Some((endpoint, lease));
+                }
+                Err(error) => self.unreached(endpoint, &error),
+            }
+        }
+        None
+    }
+
+    fn unreached(&mut self, endpoint: Arc<Endpoint>, error: &ConnectError) {
+        let (service, instance) = (&self.service.name, &endpoint.instance);
+        if endpoint.failed(Instant::now()) {
+            self.metrics.ejected(service, instance);
+        }
+        tracing::warn!(%service, %instance, address = endpoint.address, %error, "an upstream can't be reached");
+        self.give_up(endpoint);
     }
 
     /// Whether the request may be sent once more, after it failed on a connection to `endpoint` that was `reused` or
@@ -132,7 +162,11 @@ impl<'a> Attempts<'a> {
                 (self.repeatable, self.fresh) = (false, true);
                 true
             }
-            Failure::Silent | Failure::Broken => false,
+            Failure::Refused if !self.refused => {
+                (self.refused, self.fresh) = (true, true);
+                true
+            }
+            Failure::Silent | Failure::Refused | Failure::Broken => false,
         }
     }
 

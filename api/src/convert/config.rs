@@ -9,8 +9,8 @@ use prost::Message;
 use super::limits::fail_mode;
 use super::{ConvertError, converted, millis, parsed, required};
 use crate::config::{
-    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, Mesh, Part, Policies, ReportAction,
-    ReportHandler, ReportInstance, ReportRule, Service,
+    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, Mesh, Part, Policies, Protocol,
+    ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
 };
 use crate::policy as wire;
 
@@ -87,6 +87,7 @@ impl From<&Service> for wire::Service {
             spiffe_ids: service.spiffe_ids.iter().map(ToString::to_string).collect(),
             endpoints: service.endpoints.iter().map(wire::Endpoint::from).collect(),
             timeout_ms: millis(service.timeout),
+            protocol: wire::Protocol::from(service.protocol).into(),
         }
     }
 }
@@ -100,6 +101,7 @@ impl TryFrom<wire::Service> for Service {
             spiffe_ids: ids.collect::<Result<_, _>>()?,
             endpoints: converted(service.endpoints)?,
             timeout: Duration::from_millis(service.timeout_ms),
+            protocol: protocol(service.protocol)?,
         })
     }
 }
@@ -212,6 +214,23 @@ impl TryFrom<wire::Route> for Route {
     fn try_from(route: wire::Route) -> Result<Self, Self::Error> {
         let template = parsed(&route.template, "route.template")?;
         Ok(Self { method: route.method, template, operation: route.operation })
+    }
+}
+
+impl From<Protocol> for wire::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1,
+            Protocol::Http2 => Self::Http2,
+        }
+    }
+}
+
+fn protocol(number: i32) -> Result<Protocol, ConvertError> {
+    match wire::Protocol::try_from(number) {
+        Ok(wire::Protocol::Http1) => Ok(Protocol::Http1),
+        Ok(wire::Protocol::Http2) => Ok(Protocol::Http2),
+        Err(error) => Err(ConvertError::invalid("service.protocol", error)),
     }
 }
 
@@ -349,6 +368,7 @@ mod tests {
                 address: "[::1]:80".parse().unwrap(),
             }],
             timeout: Duration::from_secs(15),
+            protocol: Protocol::Http2,
         };
         let policies = Policies {
             services: vec![enforced()],

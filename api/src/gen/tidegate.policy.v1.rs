@@ -262,6 +262,9 @@ pub struct Service {
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
     #[prost(uint64, tag = "4")]
     pub timeout_ms: u64,
+    /// that its application speaks
+    #[prost(enumeration = "Protocol", tag = "5")]
+    pub protocol: i32,
 }
 /// What the proxies of some services are told of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -714,6 +717,34 @@ impl Exposure {
             "EXPOSURE_NONE" => Some(Self::None),
             "EXPOSURE_MESH" => Some(Self::Mesh),
             "EXPOSURE_ALL" => Some(Self::All),
+            _ => None,
+        }
+    }
+}
+/// What an application speaks, in the clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Protocol {
+    Http1 = 0,
+    /// by prior knowledge
+    Http2 = 1,
+}
+impl Protocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Http1 => "PROTOCOL_HTTP1",
+            Self::Http2 => "PROTOCOL_HTTP2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROTOCOL_HTTP1" => Some(Self::Http1),
+            "PROTOCOL_HTTP2" => Some(Self::Http2),
             _ => None,
         }
     }

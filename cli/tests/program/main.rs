@@ -1,7 +1,6 @@
 //! The `tidegate` program, run as its users run it.
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test fails by panicking, and tells what it saw"
 )]
@@ -10,9 +9,6 @@ mod bundle;
 mod commands;
 mod daemons;
 mod delivery;
-mod interception;
-mod namespaces;
-mod net;
 mod policy;
 mod readme;
 mod replay;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::config::{Enforcement, Exposure, STALE_AFTER, TokenIssuer};
+use api::config::{Enforcement, Exposure, Protocol, STALE_AFTER, TokenIssuer};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
@@ -78,6 +78,8 @@ pub struct Service {
     pub spiffe_id: SpiffeId,
     /// How long a response's head may take.
     pub timeout: Duration,
+    /// What its applications speak.
+    pub protocol: Protocol,
     /// What happens to a request for which no decision can be had.
     pub fail_mode: FailMode,
     /// Who is told which policy denied a request.
@@ -247,6 +249,7 @@ impl Reader<'_> {
             namespace: namespace.to_owned(),
             spiffe_id,
             timeout,
+            protocol: raw.protocol,
             fail_mode: raw.fail_mode,
             denial_exposure: raw.explain_denials,
             enforcement: raw.enforcement.as_ref().map(|written| written.value).unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use api::config::Protocol;
 use daemon::Lifecycle;
 use http::Response;
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use super::response_head::write_own;
 use crate::applied::Applied;
 use crate::exchange::{Arrival, Record};
 use crate::framing::{self, BodyLength, Malformed};
+use crate::http2;
 use crate::ids;
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
@@ -61,28 +63,34 @@ pub(crate) enum After {
 type Received = Result<Buffer, (Malformed, bool)>;
 
 /// All that a connection's requests have in common.
-struct Session<'a> {
-    proxy: &'a Proxy,
-    connection: &'a Connection,
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    pub proxy: &'a Proxy,
+    pub connection: &'a Connection,
     lifecycle: &'a Lifecycle,
-    principal: Principal,
-    introduction: Introduction,
+    pub principal: Principal,
+    pub introduction: Introduction,
 }
 
 /// Serves the requests that come over `stream`.
 pub(crate) async fn serve(stream: Stream, connection: Connection, proxy: &Proxy, lifecycle: &Lifecycle) {
-    let session = Session {
-        proxy,
-        connection: &connection,
-        lifecycle,
-        principal: proxy.caller(&connection),
-        introduction: proxy.introduction(&connection),
-    };
+    let session = Session::new(proxy, &connection, lifecycle);
     let deadline = Deadline::new(Instant::now(), IDLE_TIMEOUT);
     let mut down = Downstream { stream, read: Buffer::default(), deadline };
     let mut memo = Memo::default();
     let mut end = pin!(session.end());
+    let mut is_first = connection.peer.is_none();
     while let Some(received) = down.next_head(end.as_mut()).await {
+        if std::mem::take(&mut is_first)
+            && let Ok(head) = &received
+            && head.unused() == http2::PREFACE
+        {
+            let Downstream { stream, read, .. } = down;
+            let mut all = Buffer::default();
+            [http2::PREFACE, read.unused()].into_iter().for_each(|bytes| all.extend(bytes));
+            let connection = Connection { protocol: Protocol::Http2, ..connection.clone() };
+            return Box::pin(http2::serve(stream, all, &connection, proxy, lifecycle)).await;
+        }
         match session.exchange(&mut down, &mut memo, received).await {
             After::Next => {}
             After::Close => return down.close(false).await,
@@ -92,10 +100,25 @@ pub(crate) async fn serve(stream: Stream, connection: Connection, proxy: &Proxy,
     down.close(false).await;
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    pub(crate) fn new(proxy: &'a Proxy, connection: &'a Connection, lifecycle: &'a Lifecycle) -> Self {
+        let (principal, introduction) = (proxy.caller(connection), proxy.introduction(connection));
+        Self { proxy, connection, lifecycle, principal, introduction }
+    }
+
+    /// A request that arrives now.
+    pub(crate) fn arrival(&self) -> Arrival<'_> {
+        Arrival {
+            started: Instant::now(),
+            at: self.proxy.clock.now(),
+            direction: self.connection.direction,
+            principal: &self.principal,
+        }
+    }
+
     /// When the connection is to take no more requests: when the proxy stops, or when the certificate that
     /// authenticated the peer ends. The peer connects again, with its next certificate.
-    async fn end(&self) {
+    pub(crate) async fn end(&self) {
         let expiry = async {
             match &self.connection.peer {
                 Some(peer) => self.proxy.clock.sleep_until(peer.not_after).await,
@@ -115,12 +138,7 @@ impl Session<'_> {
     }
 
     async fn exchange(&self, down: &mut Downstream, memo: &mut Memo, received: Received) -> After {
-        let arrival = Arrival {
-            started: Instant::now(),
-            at: self.proxy.clock.now(),
-            direction: self.connection.direction,
-            principal: &self.principal,
-        };
+        let arrival = self.arrival();
         let request = match received {
             Ok(bytes) => {
                 let is_head = bytes.unused().starts_with(b"HEAD ");
@@ -169,6 +187,12 @@ impl Session<'_> {
         (record.method, record.path) = (forward.method(), forward.path());
         let routed = self.proxy.route(&mut record, self.connection, applied, request, forward).await;
         let passed = match &routed {
+            Ok(way) if way.protocol == Protocol::Http2 => {
+                let direction = self.connection.direction;
+                let has_ended = &|| self.has_ended();
+                let relay = http2::Relay { request, forward, way, direction, until: None, has_ended };
+                Box::pin(relay.run_for_http1(down, &mut record)).await
+            }
             Ok(way) => {
                 let relay = Relay { request, forward, way, direction: self.connection.direction };
                 relay::run(&relay, down, &mut record, &|| self.has_ended()).await
@@ -189,7 +213,7 @@ impl Session<'_> {
     }
 
     /// The answer to a request that is refused before it has a form.
-    fn refuse_early(
+    pub(crate) fn refuse_early(
         &self,
         memo: &mut Memo,
         arrival: Arrival<'_>,

@@ -95,6 +95,14 @@ impl Forward {
         self.text(self.path)
     }
 
+    /// Path and query.
+    pub(crate) fn target(&self) -> &str {
+        let (path, query) = (self.path, self.query);
+        let end =
+            if query == (0, 0) { path.0.saturating_add(path.1) } else { query.0.saturating_add(query.1) };
+        self.text((path.0, end.saturating_sub(path.0)))
+    }
+
     /// The query, without its `?`; empty if there is none.
     pub(crate) fn query(&self) -> &str {
         self.text(self.query)

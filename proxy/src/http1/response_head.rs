@@ -11,7 +11,7 @@ use super::buffer::Buffer;
 use super::pipe::Framing;
 use super::place;
 use crate::chunks::Chunks;
-use crate::fields::{Fields, Head, Known, part};
+use crate::fields::{Field, Fields, Head, Known, part};
 use crate::framing::{self, HEAD_MAX, HEADERS_MAX};
 use crate::limits::Balance;
 use crate::respond;
@@ -44,7 +44,7 @@ pub(crate) enum BadResponse {
 pub(crate) struct Onward<'a> {
     /// Whether the connection stays open after it.
     pub keeps_alive: bool,
-    /// Whether the receiver speaks HTTP/1.0 only.
+    /// Whether the receiver knows no chunks: HTTP/1.0 does not, nor does HTTP/2.
     pub to_http_10: bool,
     /// Whether what only Tidegate says is taken out: the sender is an application.
     pub strips_own: bool,
@@ -121,16 +121,11 @@ impl ResponseHead {
         !self.is_http_10 && !self.fields().has_token(Known::Connection, "close")
     }
 
-    /// Writes it as it goes on.
-    pub(crate) fn write(&self, onward: Onward<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(self.status.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(part(self.head.bytes(), self.reason).unwrap_or_default());
-        out.extend_from_slice(b"\r\n");
+    /// The fields that go on.
+    pub(crate) fn passing(&self, onward: Onward<'_>) -> impl Iterator<Item = Field<'_>> {
         let fields = self.fields();
         let switches = self.status == StatusCode::SWITCHING_PROTOCOLS;
-        for field in fields.iter() {
+        fields.iter().filter(move |field| {
             let passes = match field.known {
                 Known::Connection | Known::Hop | Known::Te | Known::Expect => false,
                 Known::TransferEncoding => !onward.to_http_10,
@@ -142,15 +137,25 @@ impl ResponseHead {
                 field.known == Known::Other
                     && fields.tokens(Known::Connection).any(|token| token.eq_ignore_ascii_case(field.name))
             };
-            if passes && !is_listed() {
-                write_field(out, field.name, field.value);
-            }
+            passes && !is_listed()
+        })
+    }
+
+    /// Writes it as it goes on.
+    pub(crate) fn write(&self, onward: Onward<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(self.status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(part(self.head.bytes(), self.reason).unwrap_or_default());
+        out.extend_from_slice(b"\r\n");
+        for field in self.passing(onward) {
+            write_field(out, field.name, field.value);
         }
         if let Some((policy, state)) = respond::rate_limit(onward.balances) {
             write_field(out, b"ratelimit-policy", policy.as_bytes());
             write_field(out, b"ratelimit", state.as_bytes());
         }
-        if switches {
+        if self.status == StatusCode::SWITCHING_PROTOCOLS {
             write_field(out, b"connection", b"upgrade");
         } else if !onward.keeps_alive && !self.status.is_informational() {
             write_field(out, b"connection", b"close");

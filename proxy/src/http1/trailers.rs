@@ -2,6 +2,8 @@
 //!
 //! Some receivers put trailers among the headers. So what a header must not say, a trailer must not either.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 /// The most fields.
 const TRAILERS_MAX: usize = 32;
 
@@ -38,6 +40,20 @@ const NEVER: [&str; 27] = [
 
 /// Beginnings of names that only proxies set.
 const NEVER_BEGINS: [&str; 2] = ["x-tidegate-", "x-forwarded-"];
+
+/// Those of `section`, with the empty line that ends it, that may pass. None if it is not well-formed.
+pub(crate) fn read(section: &[u8]) -> Option<HeaderMap> {
+    let mut fields = [httparse::EMPTY_HEADER; TRAILERS_MAX];
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut fields) else {
+        return None;
+    };
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for field in fields.iter().filter(|field| may_pass(field.name)) {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        map.append(name, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    Some(map)
+}
 
 /// Writes those of `section`, with the empty line that ends it, that may pass. None if it is not well-formed.
 pub(super) fn write(section: &[u8], out: &mut Vec<u8>) -> Option<()> {

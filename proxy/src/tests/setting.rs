@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::{self, Endpoint, Enforced, Enforcement, Exposure};
+use api::config::{self, Endpoint, Enforced, Enforcement, Exposure, Protocol};
 use daemon::Clock;
 use identity::Source;
 use model::{AtomSet, FailMode, Revision};
@@ -37,6 +37,7 @@ pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::S
         spiffe_ids: vec![id(name)],
         endpoints: endpoints.iter().map(endpoint).collect(),
         timeout: Duration::from_secs(5),
+        protocol: Protocol::Http1,
     }
 }
 
@@ -93,10 +94,8 @@ impl Setting {
             inbound: any,
             outbound: any,
             ingress: Some(any),
-            proxy_protocol: None,
             admin: any,
             application: application.to_string(),
-            intercept: None,
             policyd: Address { address: self.policyd.address.into(), id: id("policyd") },
             ca: Address { address: any, id: id("ca") },
             trust_bundle: self.pki.bundle(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::config::{Enforcement, Exposure};
+use api::config::{Enforcement, Exposure, Protocol};
 use model::FailMode;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -85,6 +85,10 @@ pub(super) struct RawService {
     /// How long the head of a response may take, connecting included, 1ms to 1h; 15s by default.
     #[schemars(with = "Option<String>", example = "15s")]
     pub(super) timeout: Option<Spanned<String>>,
+    /// What its applications speak: HTTP/1.1, or HTTP/2 by prior knowledge, which gRPC needs; `http1` by default.
+    #[serde(default)]
+    #[schemars(schema_with = "one_of::<Protocol>")]
+    pub(super) protocol: Protocol,
     /// Whether a request for which no decision can be had is refused (`closed`) or passes (`open`).
     #[serde(default)]
     #[schemars(schema_with = "one_of::<FailMode>")]

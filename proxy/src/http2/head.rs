@@ -1,0 +1,162 @@
+//! Heads of HTTP/2 as the text of HTTP/1.1, and back.
+//!
+//! The text goes to the reader of all heads, which refuses what has no single reading. What could end up in another
+//! place of the text than it was sent in does not get here: `h2` takes only tokens as names and methods, and no control
+//! characters in values. Fields of one connection (RFC 9113 8.2.2) it refuses.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{StatusCode, header};
+
+use crate::fields::Known;
+use crate::framing::{HEAD_MAX, Malformed};
+use crate::http1::{Buffer, Forward, Onward, ResponseHead, trailers};
+use crate::respond;
+
+/// How a client says that it speaks HTTP/2 without having asked: the head of a request that nobody makes.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
+/// Fields that concern one connection of HTTP/1.1.
+const HOP: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// The HTTP/1.1 head of `request`, after which a body follows, or nothing does.
+pub(super) fn of_request(request: &http::request::Parts, has_body: bool) -> Result<Buffer, Malformed> {
+    let mut text = Buffer::default();
+    let out = text.vec();
+    let path = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    // CONNECT has an authority only, and is refused for what it is.
+    let target = if path.is_empty() { "*" } else { path };
+    for part in [request.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    let authority = request.uri.authority().map(Authority::as_str);
+    if let Some(authority) = authority {
+        field(out, "host", authority.as_bytes());
+    }
+    for (name, value) in &request.headers {
+        match *name {
+            header::HOST if authority.is_some() => {
+                let same = authority.is_some_and(|own| value.as_bytes().eq_ignore_ascii_case(own.as_bytes()));
+                if !same {
+                    return Err(Malformed::Authority);
+                }
+            }
+            // One line, see below.
+            header::COOKIE => {}
+            _ if HOP.contains(name) => return Err(Malformed::Hop),
+            _ => field(out, name.as_str(), value.as_bytes()),
+        }
+    }
+    cookies(out, &request.headers);
+    if has_body && !request.headers.contains_key(header::CONTENT_LENGTH) {
+        field(out, "transfer-encoding", b"chunked");
+    }
+    out.extend_from_slice(b"\r\n");
+    if out.len() > HEAD_MAX { Err(Malformed::HeadTooLarge) } else { Ok(text) }
+}
+
+/// Cookies may come one by one, and are one list outside of HTTP/2 (RFC 9113 8.2.3).
+fn cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let Some(first) = cookies.next() else { return };
+    out.extend_from_slice(b"cookie: ");
+    out.extend_from_slice(first);
+    for cookie in cookies {
+        out.extend_from_slice(b"; ");
+        out.extend_from_slice(cookie);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What follows the head of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// Nothing, and the head need not say so.
+    None,
+    /// Nothing, of which the head tells.
+    Empty,
+    /// A body.
+    Some,
+}
+
+/// The HTTP/1.1 head of `response`.
+pub(super) fn of_response(response: &http::response::Parts, body: Body) -> Buffer {
+    let mut text = Buffer::default();
+    let out = text.vec();
+    for part in ["HTTP/1.1 ", response.status.as_str(), " \r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in response.headers.iter().filter(|(name, _)| !HOP.contains(name)) {
+        field(out, name.as_str(), value.as_bytes());
+    }
+    let has_none = matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    match body {
+        _ if response.headers.contains_key(header::CONTENT_LENGTH) => {}
+        Body::Some => field(out, "transfer-encoding", b"chunked"),
+        Body::Empty if !has_none => field(out, "content-length", b"0"),
+        Body::Empty | Body::None => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    text
+}
+
+/// A request as it goes to an upstream that speaks HTTP/2. None if it has no form there.
+pub(super) fn to_request(forward: &Forward, is_secret: bool) -> Option<http::Request<()>> {
+    let scheme = if is_secret { Scheme::HTTPS } else { Scheme::HTTP };
+    let host = forward.fields().of(Known::Host).next()?;
+    let target = forward.target();
+    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
+    let mut request = http::Request::new(());
+    *request.method_mut() = forward.method().parse().ok()?;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.reserve(16);
+    for field in forward.fields().iter() {
+        // An upgrade that was asked for is of this connection, and HTTP/2 has none.
+        if !matches!(field.known, Known::Host | Known::Connection | Known::TransferEncoding | Known::Upgrade)
+        {
+            headers
+                .append(HeaderName::from_bytes(field.name).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+        }
+    }
+    Some(request)
+}
+
+/// A response as it goes to a caller that speaks HTTP/2.
+pub(super) fn to_response(head: &ResponseHead, onward: Onward<'_>) -> Option<http::Response<()>> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = head.status;
+    let headers = response.headers_mut();
+    for field in head.passing(onward) {
+        if !matches!(field.known, Known::TransferEncoding | Known::Upgrade) {
+            headers
+                .append(HeaderName::from_bytes(field.name).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+        }
+    }
+    respond::tell_of_limits(headers, onward.balances);
+    Some(response)
+}
+
+/// Those of `trailers` that may pass.
+pub(super) fn passing(trailers: &HeaderMap) -> HeaderMap {
+    let mut passing = HeaderMap::with_capacity(trailers.len());
+    for (name, value) in trailers {
+        if trailers::may_pass(name.as_str()) {
+            passing.append(name, value.clone());
+        }
+    }
+    passing
+}
