@@ -2,6 +2,7 @@
 
 mod application;
 mod decision_log;
+mod end_users;
 mod enforcement;
 mod grpc;
 mod http1;

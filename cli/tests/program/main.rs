@@ -9,6 +9,7 @@ mod bundle;
 mod commands;
 mod daemons;
 mod delivery;
+mod end_users;
 mod policy;
 mod readme;
 mod replay;
