@@ -4,6 +4,7 @@ mod audit;
 mod bundle;
 mod ca;
 mod completions;
+mod net;
 mod policy;
 mod policyd;
 mod proxies;
@@ -46,6 +47,8 @@ enum Command {
     Proxy(proxy::Proxy),
     Proxies(proxies::Proxies),
     #[command(subcommand)]
+    Net(net::Net),
+    #[command(subcommand)]
     Policy(policy::Policy),
     #[command(subcommand)]
     Bundle(bundle::Bundle),
@@ -85,6 +88,7 @@ impl Tidegate {
             Command::Ca(command) => command.run(),
             Command::Proxy(command) => command.run(),
             Command::Proxies(command) => command.run(),
+            Command::Net(command) => command.run(),
             Command::Policy(command) => command.run(),
             Command::Bundle(command) => command.run(),
             Command::Audit(command) => command.run(),

@@ -4,12 +4,14 @@
 //! - [`mesh`]: all daemons of a bundle, wired together on loopback;
 //! - [`application`]: how the services themselves are started;
 //! - [`overview`]: what `tidegate up` shows;
+//! - [`interception`]: which connections the kernel hands to the sidecar;
 //! - [`coverage`]: what the tests of a bundle have tried of it, as a table and as a page;
 //! - [`progress`]: bars for long work.
 
 pub mod application;
 pub mod commands;
 pub mod coverage;
+pub mod interception;
 pub mod mesh;
 pub mod overview;
 pub mod progress;

@@ -25,7 +25,7 @@ enum How {
     Unpack,
 }
 
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 7] = [
     Program {
         name: "promtool",
         why: "checks every /metrics page as Prometheus would",
@@ -48,6 +48,18 @@ const PROGRAMS: [Program; 5] = [
         name: "openssl",
         why: "makes keys for signed bundles, and verifies their signatures",
         package: "openssl",
+        how: How::Install,
+    },
+    Program {
+        name: "nft",
+        why: "redirects connections to sidecars, as `tidegate net` has it do",
+        package: "nftables",
+        how: How::Install,
+    },
+    Program {
+        name: "ip",
+        why: "makes the network of small hosts in which that is tried",
+        package: "iproute2",
         how: How::Install,
     },
     Program {
