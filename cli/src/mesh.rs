@@ -289,9 +289,11 @@ async fn prepare_one(
         inbound: instance.inbound.unwrap_or_else(loopback),
         outbound: loopback(),
         ingress,
+        proxy_protocol: None,
         admin: loopback(),
         // Known once the service is started.
         application: String::new(),
+        intercept: None,
         policyd: Address { address: loopback().into(), id: service.spiffe_id.clone() },
         ca: Address { address: ca.address, id: identity::ca_id(&bundle.mesh.trust_domain)? },
         trust_bundle,

@@ -1,7 +1,7 @@
 //! Wires a proxy together, and says what it bound.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::decision_log::DecisionLog;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
+use crate::intercept::Interception;
 use crate::jwt;
 use crate::listener::Listener;
 use crate::load::Load;
@@ -100,6 +101,11 @@ pub async fn bind(config: &Config) -> io::Result<Listeners> {
             sockets_of.push((direction, socket));
         }
     }
+    if let Some((Direction::Outbound, Some(outbound))) = bound.get(1).filter(|_| config.intercept.is_some()) {
+        for (sockets_of, socket) in of_workers.iter_mut().zip(bind_v6_loopback(*outbound, workers)?) {
+            sockets_of.push((Direction::Outbound, socket));
+        }
+    }
     let admin = daemon::admin::bind(config.admin).await.map_err(|error| unbound(config.admin, &error))?;
     let address_of =
         |wanted| bound.iter().find(|(direction, _)| *direction == wanted).and_then(|(_, address)| *address);
@@ -165,7 +171,15 @@ impl Frame {
         let (metrics, lifecycle) = (self.metrics.clone(), self.lifecycle.clone());
         let telling = staleness::tell_until_stopped(current.clone(), clock.clone(), metrics, lifecycle);
         drop(self.lifecycle.spawn(telling));
+        let interception = Interception::new(
+            config.intercept.as_ref(),
+            &config.instance,
+            APPLICATION_TIMEOUT,
+            addresses.all().collect(),
+        );
         let proxy = Arc::new(Proxy {
+            interception,
+            proxy_protocol: config.proxy_protocol,
             service: config.service,
             application: Arc::new(Service::application(
                 config.instance,
@@ -249,6 +263,12 @@ impl Listeners {
     }
 }
 
+impl Addresses {
+    fn all(self) -> impl Iterator<Item = SocketAddr> {
+        [self.inbound, self.outbound, self.admin].into_iter().chain(self.ingress)
+    }
+}
+
 impl Sockets {
     /// The listeners of each worker.
     fn listeners(self, source: &Source, clock: &Clock, requests_max: usize) -> Vec<Vec<Listener>> {
@@ -288,6 +308,22 @@ async fn start_identity(config: &Config, clock: &Clock, frame: &Frame) -> anyhow
     identity::client::start(client, clock.clone(), &frame.lifecycle, on_event)
         .await
         .context("no certificate can be had")
+}
+
+/// The kernel redirects IPv6 to `::1`, where nobody listens who was told `127.0.0.1` alone. None without IPv6.
+fn bind_v6_loopback(outbound: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    if outbound.ip() != Ipv4Addr::LOCALHOST {
+        return Ok(Vec::new());
+    }
+    let twin = SocketAddr::from((Ipv6Addr::LOCALHOST, outbound.port()));
+    match worker::bind(twin, workers) {
+        Err(error) if is_without_v6(&error) => Ok(Vec::new()),
+        bound => bound.map_err(|error| unbound(twin, &error)),
+    }
+}
+
+fn is_without_v6(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
 }
 
 fn unbound(address: SocketAddr, error: &io::Error) -> io::Error {

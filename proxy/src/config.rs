@@ -1,5 +1,7 @@
 //! A proxy's configuration file, read twice: its shape by serde, then its meaning, all mistakes at once.
 
+mod arrivals;
+
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -18,7 +20,9 @@ use crate::worker::WORKERS_MAX;
 
 pub use crate::access_log::Destination as AccessLogDestination;
 pub use crate::decision_log::Destination as DecisionLogDestination;
+pub use crate::intercept::{Intercept, OutboundTo};
 pub use crate::policy_client::Address;
+pub use crate::proxy_protocol::ProxyProtocol;
 
 /// What a proxy needs to know before it starts. Everything else it learns from policyd.
 #[derive(Clone, Debug)]
@@ -33,10 +37,14 @@ pub struct Config {
     pub outbound: SocketAddr,
     /// For callers from outside the mesh, in the clear.
     pub ingress: Option<SocketAddr>,
+    /// Whether callers of `ingress` are load balancers, who say who calls.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// For operators.
     pub admin: SocketAddr,
     /// The application behind this proxy, `host:port`.
     pub application: String,
+    /// Whether the kernel redirects connections to `inbound` and `outbound`, and what to do with those.
+    pub intercept: Option<Intercept>,
     /// Where policyd is: over TCP, or on a Unix socket of this host.
     pub policyd: Address<grpc::Address>,
     /// Where the CA is.
@@ -78,8 +86,12 @@ struct RawConfig {
     inbound: Option<Spanned<String>>,
     outbound: Spanned<String>,
     ingress: Option<Spanned<String>>,
+    proxy_protocol_from: Option<Spanned<Vec<String>>>,
     admin: Option<Spanned<String>>,
-    application: Spanned<String>,
+    application: Option<Spanned<String>>,
+    intercept: Option<Spanned<bool>>,
+    outbound_to: Option<Spanned<String>>,
+    ports: Option<Spanned<Vec<u16>>>,
     policyd: Spanned<String>,
     ca: Spanned<String>,
     trust_domain: Spanned<String>,
@@ -137,8 +149,10 @@ impl Reader<'_> {
         let inbound = raw.inbound.map_or(Some(ANY_PORT), |value| self.socket(&value));
         let outbound = self.socket(&raw.outbound);
         let ingress = raw.ingress.map(|value| self.socket(&value));
+        let proxy_protocol = self.proxy_protocol(raw.proxy_protocol_from, ingress.is_some());
         let admin = raw.admin.map_or(Some(ANY_PORT), |value| self.socket(&value));
-        let application = self.application(raw.application);
+        let intercept = self.intercept(raw.intercept, raw.outbound_to, raw.ports);
+        let application = self.application(raw.application, intercept.as_ref());
         let domain: Option<TrustDomain> = self.parsed(&raw.trust_domain, "a trust domain");
         let policyd = self.socket_or_path(&raw.policyd);
         let policyd = self.address(&raw.policyd, policyd, domain.as_ref().map(identity::policyd_id));
@@ -159,8 +173,10 @@ impl Reader<'_> {
                 Some(address) => Some(address?),
                 None => None,
             },
+            proxy_protocol: proxy_protocol?,
             admin: admin?,
             application: application?,
+            intercept: intercept?,
             policyd: policyd?,
             ca: ca?,
             trust_bundle: trust_bundle?,
@@ -206,7 +222,26 @@ impl Reader<'_> {
         }
     }
 
-    fn application(&mut self, value: Spanned<String>) -> Option<String> {
+    /// The application's address: as written, or its first port on loopback.
+    fn application(
+        &mut self,
+        value: Option<Spanned<String>>,
+        intercept: Option<&Option<Intercept>>,
+    ) -> Option<String> {
+        let first_port = intercept?.as_ref().and_then(|intercept| intercept.ports.first());
+        match (value, first_port) {
+            (Some(value), Some(_)) => self.wrong(&value, "`application` and `ports` exclude each other"),
+            (Some(value), None) => self.host_and_port(value),
+            (None, Some(port)) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)).to_string()),
+            (None, None) => {
+                let finding = Finding::in_file(self.file, "neither `application` nor `ports` is given");
+                self.findings.push(finding.with_help("`application` is where the service listens"));
+                None
+            }
+        }
+    }
+
+    fn host_and_port(&mut self, value: Spanned<String>) -> Option<String> {
         let port = value
             .value
             .rsplit_once(':')

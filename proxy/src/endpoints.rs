@@ -68,7 +68,19 @@ struct Ejected {
 impl Service {
     /// The application behind this proxy: a service with one instance.
     pub(crate) fn application(instance: String, address: String, timeout: Duration) -> Self {
-        let pool = Arc::new(Pool::to_application(address.clone()));
+        let pool = Pool::to_application(address.clone());
+        Self::alone("application", instance, address, timeout, pool)
+    }
+
+    /// A service with one instance, of which no identity is asked.
+    pub(crate) fn alone(
+        name: &str,
+        instance: String,
+        address: String,
+        timeout: Duration,
+        pool: Pool,
+    ) -> Self {
+        let pool = Arc::new(pool);
         let endpoint = Endpoint {
             instance,
             address,
@@ -78,7 +90,7 @@ impl Service {
             has_failed: AtomicBool::new(false),
         };
         Self {
-            name: "application".to_owned(),
+            name: name.to_owned(),
             timeout,
             protocol: Protocol::Http1,
             spiffe_ids: Vec::new(),

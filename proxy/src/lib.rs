@@ -4,6 +4,8 @@
 //! # Layout
 //! In the order in which a request meets them:
 //! - `worker`: the threads; `listener`: accepts connections, over TLS where it must; `stream`: their bytes;
+//! - `intercept`: what the kernel has redirected here, and where it was meant to go;
+//! - `proxy_protocol`: who really called, as a load balancer says;
 //! - `http1`, `http2`: the protocols; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
 //! - `path`, `ids`: parts of the one form in which a request is decided on and forwarded;
 //! - `load`: whether there is room for one more;
@@ -45,6 +47,7 @@ mod framing;
 mod http1;
 mod http2;
 mod ids;
+mod intercept;
 mod jwt;
 mod limits;
 mod listener;
@@ -53,6 +56,7 @@ mod metrics;
 mod path;
 mod policy_client;
 mod pool;
+mod proxy_protocol;
 mod report;
 mod request;
 mod respond;

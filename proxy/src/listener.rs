@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::exchange::Direction;
 use crate::http1::{self, Buffer};
 use crate::http2;
+use crate::intercept;
 use crate::load::Load;
 use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
@@ -87,7 +88,7 @@ impl Listener {
 }
 
 async fn serve(
-    stream: TcpStream,
+    mut stream: TcpStream,
     address: SocketAddr,
     direction: Direction,
     load: Load,
@@ -98,10 +99,16 @@ async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "can't set TCP_NODELAY");
     }
-    let connection = |peer, protocol| Connection { direction, protocol, address: address.ip(), peer, load };
+    let Some(caller) = caller(&mut stream, address, direction, &proxy).await else { return };
+    let original = proxy.interception.original(&stream, address);
+    let address = caller.ip().to_canonical();
+    let connection = |peer, protocol| Connection { direction, protocol, address, peer, load, original };
     let Some(acceptor) = acceptor else {
         let connection = connection(None, Protocol::Http1);
-        return http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
+        if let Some(stream) = intercept::http_or_relayed(&proxy, stream, &connection, &lifecycle).await {
+            http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
+        }
+        return;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     let handshaken = tokio::select! {
@@ -125,5 +132,21 @@ async fn serve(
         },
         Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::info!(%address, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
+    }
+}
+
+/// Who calls; nobody if the connection is not to be served.
+async fn caller(
+    stream: &mut TcpStream,
+    address: SocketAddr,
+    direction: Direction,
+    proxy: &Proxy,
+) -> Option<SocketAddr> {
+    match &proxy.proxy_protocol {
+        Some(expected) if direction == Direction::Ingress => {
+            let caller = expected.caller(stream, address).await;
+            caller.inspect_err(|error| tracing::info!(%address, %error, "a caller was turned away")).ok()
+        }
+        _ => Some(address),
     }
 }

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::http2::{Lease, Links};
+use crate::intercept::{Leaving, Outgoing};
 use crate::stream::Stream;
 use crate::worker;
 
@@ -54,6 +55,8 @@ pub(crate) struct Pool {
 enum Target {
     /// The application behind this proxy, `host:port`.
     Plain(String),
+    /// A host outside of the mesh; what comes back from there is known by `outgoing`.
+    Outside { address: SocketAddr, outgoing: Outgoing },
     /// Another sidecar.
     Mesh {
         address: SocketAddr,
@@ -70,6 +73,8 @@ pub(crate) struct Connection {
     /// Its bytes.
     pub stream: Stream,
     credentials: Option<Credentials>,
+    /// Notes the connection as one that leaves the mesh.
+    _leaving: Option<Leaving>,
     /// Whether it has served a request before.
     pub reused: bool,
 }
@@ -104,10 +109,22 @@ pub(crate) enum ConnectError {
     Http2(#[from] h2::Error),
 }
 
+impl Connection {
+    const fn plain(stream: TcpStream, leaving: Option<Leaving>) -> Self {
+        Self { stream: Stream::Plain(stream), credentials: None, _leaving: leaving, reused: false }
+    }
+}
+
 impl Pool {
     /// Connections to the application at `address`, in the clear.
     pub(crate) fn to_application(address: String) -> Self {
         Self { target: Target::Plain(address), idle: Default::default(), links: Default::default() }
+    }
+
+    /// Connections to a host outside of the mesh, in the clear.
+    pub(crate) fn to_outside(address: SocketAddr, outgoing: Outgoing) -> Self {
+        let target = Target::Outside { address, outgoing };
+        Self { target, idle: Default::default(), links: Default::default() }
     }
 
     /// Connections to the sidecar at `address`, which must have one of the identities in `allowed`.
@@ -197,7 +214,12 @@ impl Pool {
             Target::Plain(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection { stream: Stream::Plain(stream), credentials: None, reused: false })
+                Ok(Connection::plain(stream, None))
+            }
+            Target::Outside { address, outgoing } => {
+                let (stream, leaving) = outgoing.connect(*address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Connection::plain(stream, Some(leaving)))
             }
             Target::Mesh { address, http1, http2, source, .. } => {
                 let tls = match protocol {
@@ -213,14 +235,15 @@ impl Pool {
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
                 let peer = tls::peer(stream.get_ref().1).ok_or(ConnectError::NoPeer)?;
                 let credentials = Some(Credentials { own_serial, peer_not_after: peer.not_after });
-                Ok(Connection { stream: Stream::Client(Box::new(stream)), credentials, reused: false })
+                let stream = Stream::Client(Box::new(stream));
+                Ok(Connection { stream, credentials, _leaving: None, reused: false })
             }
         }
     }
 
     fn holds(&self, credentials: Option<&Credentials>) -> bool {
         match (&self.target, credentials) {
-            (Target::Plain(_), None) => true,
+            (Target::Plain(_) | Target::Outside { .. }, None) => true,
             (Target::Mesh { source, clock, .. }, Some(credentials)) => {
                 credentials.own_serial == source.current().svid.serial
                     && clock.now() < credentials.peer_not_after

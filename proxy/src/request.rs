@@ -20,10 +20,12 @@ use crate::exchange::{Direction, Observers, Record};
 use crate::framing::Malformed;
 use crate::http1::{Forward, Introduction, RequestHead};
 use crate::http2::grpc;
+use crate::intercept::{Interception, Original};
 use crate::limits::Balance;
 use crate::load::Load;
 use crate::path::Query;
 use crate::policy_client::Policyd;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::respond::{self, Refusal};
 
 /// Everything that serving a request takes.
@@ -33,6 +35,9 @@ pub(crate) struct Proxy {
     pub service: String,
     /// The application behind it.
     pub application: Arc<Service>,
+    pub interception: Interception,
+    /// What callers of the ingress begin with, if anything.
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub source: Source,
     pub policyd: Arc<dyn Policyd>,
     pub current: Current,
@@ -51,6 +56,8 @@ pub(crate) struct Connection {
     pub peer: Option<Peer>,
     /// The requests that have come the same way.
     pub load: Load,
+    /// Where it was meant to go, if the kernel has redirected it here.
+    pub original: Option<Original>,
 }
 
 /// Where a request may go.
@@ -84,11 +91,30 @@ impl Proxy {
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         match connection.direction {
-            Direction::Outbound => find(record, connection, applied, forward),
+            Direction::Outbound => self.find(record, connection, applied, forward),
             Direction::Inbound | Direction::Ingress => {
                 self.let_in(record, connection, applied, request, forward).await
             }
         }
+    }
+
+    /// From the application to a service of the mesh, whose own sidecar decides; or beyond, if it may call there.
+    fn find<'a>(
+        &self,
+        record: &mut Record<'a>,
+        connection: &Connection,
+        applied: &'a Applied,
+        forward: &'a Forward,
+    ) -> Result<Way, Refusal> {
+        let host = forward.host();
+        let (name, service) = match applied.services.get(host.as_ref()) {
+            Some(service) => (service.name.as_str(), Arc::clone(service)),
+            None => self.interception.elsewhere(connection.original.as_ref(), applied, &host)?,
+        };
+        record.service = name;
+        let timeout = service.timeout;
+        // The other sidecar speaks both, and translates for its application.
+        Ok(Way { service, protocol: connection.protocol, timeout, balances: Vec::new() })
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -101,6 +127,7 @@ impl Proxy {
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
         record.service = &self.service;
+        let application = self.interception.application(connection.original.as_ref(), &self.application)?;
         let operation = applied.operations.find(forward.method(), forward.path());
         record.operation = operation;
         let claims = self.end_user(record, applied, request).await?;
@@ -124,8 +151,8 @@ impl Proxy {
             time: record.arrived,
         };
         let balances = self.admit(record, &head).await?;
-        let timeout = own.map_or(self.application.timeout, |service| service.timeout);
-        Ok(Way { service: Arc::clone(&self.application), protocol, timeout, balances })
+        let timeout = own.map_or(application.timeout, |service| service.timeout);
+        Ok(Way { service: Arc::clone(application), protocol, timeout, balances })
     }
 
     /// The answer to a call of gRPC that is refused.
@@ -178,25 +205,4 @@ fn action(forward: &Forward, protocol: Protocol, operation: Option<&str>) -> Res
         return Err(Malformed::ContentTypes);
     }
     Ok(if forward.method() == "POST" { Action::Grpc } else { Action::Http })
-}
-
-/// From the application to a service of the mesh. The service's own sidecar decides.
-fn find<'a>(
-    record: &mut Record<'a>,
-    connection: &Connection,
-    applied: &'a Applied,
-    forward: &'a Forward,
-) -> Result<Way, Refusal> {
-    let host = forward.host();
-    let Some(service) = applied.services.get(host.as_ref()) else {
-        return Err(if applied.services.is_empty() {
-            Refusal::NoConfig
-        } else {
-            Refusal::NoSuchService(host.into_owned())
-        });
-    };
-    record.service = &service.name;
-    // The other sidecar speaks both, and translates for its application.
-    let protocol = connection.protocol;
-    Ok(Way { service: Arc::clone(service), protocol, timeout: service.timeout, balances: Vec::new() })
 }

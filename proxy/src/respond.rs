@@ -3,6 +3,7 @@
 //! A small JSON object with a stable `error` code, words for people, and the request's id to find it by.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,12 @@ pub(crate) enum Refusal {
     /// No service has the host's name.
     #[error("no service of the mesh is called `{0}`")]
     NoSuchService(String),
+    /// The application listens at no such port.
+    #[error("the application has no port {0} for the mesh")]
+    NoSuchPort(u16),
+    /// It would come back to this proxy.
+    #[error("the connection was meant for `{0}`, and leads back to this proxy")]
+    Loop(SocketAddr),
     /// policyd has not said yet which services there are.
     #[error("the services of the mesh are not known yet")]
     NoConfig,
@@ -92,6 +99,8 @@ impl Refusal {
             Self::Limited(_) => "limited",
             Self::LimitUnavailable { .. } => "limit_unavailable",
             Self::NoSuchService(_) => "no_such_service",
+            Self::NoSuchPort(_) => "no_such_port",
+            Self::Loop(_) => "loop",
             Self::NoConfig => "not_ready",
             Self::Upstream(UpstreamError::NoneHealthy { .. }) => "no_healthy_upstream",
             Self::Upstream(UpstreamError::Timeout { .. }) => "upstream_timeout",
@@ -108,7 +117,8 @@ impl Refusal {
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Token(refused) => refused.status(),
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoSuchService(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchService(_) | Self::NoSuchPort(_) => StatusCode::NOT_FOUND,
+            Self::Loop(_) => StatusCode::LOOP_DETECTED,
             Self::Overloaded
             | Self::PolicyUnavailable(_)
             | Self::LimitUnavailable { .. }

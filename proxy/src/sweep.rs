@@ -22,6 +22,7 @@ pub(crate) async fn until_stopped(proxy: Arc<Proxy>, lifecycle: Lifecycle) {
         }
         let now = Instant::now();
         proxy.application.sweep(now);
+        proxy.interception.sweep(now);
         proxy.current.applied().services.values().for_each(|service| service.sweep(now));
     }
 }

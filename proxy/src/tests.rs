@@ -12,6 +12,7 @@ mod http2_upstream;
 mod mesh;
 mod pki;
 mod policyd;
+mod proxy_protocol;
 mod requests;
 mod setting;
 mod smuggling;

@@ -104,5 +104,11 @@ fn configuration_files_in_the_documents_load() {
     assert_eq!(policyd.unwrap_or_else(|f| panic!("{f}")).identity.join_token, "a-token");
     let proxy = proxy::Config::load(&write("proxy.yaml", &file("proxy.yaml")));
     assert_eq!(proxy.unwrap_or_else(|f| panic!("{f}")).join_token, "a-token");
+    let intercepting: Vec<Section> = sections("interception.md");
+    let [Section { files: more, .. }] = intercepting.as_slice() else {
+        panic!("docs/interception.md has one file")
+    };
+    let proxy = proxy::Config::load(&write("intercepting.yaml", &more["proxy.yaml"]));
+    assert_eq!(proxy.unwrap_or_else(|f| panic!("{f}")).application, "127.0.0.1:9080");
     assert!(files.is_empty(), "no test reads {:?}", files.keys());
 }

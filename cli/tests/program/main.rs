@@ -1,6 +1,7 @@
 //! The `tidegate` program, run as its users run it.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test fails by panicking, and tells what it saw"
 )]
@@ -10,6 +11,9 @@ mod commands;
 mod daemons;
 mod delivery;
 mod end_users;
+mod interception;
+mod namespaces;
+mod net;
 mod policy;
 mod readme;
 mod replay;

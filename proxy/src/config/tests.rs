@@ -73,6 +73,48 @@ fn each_mistake_is_named_at_its_place() {
 }
 
 #[test]
+fn redirected_connections_may_go_to_the_port_they_were_meant_for() {
+    assert_eq!(load(GOOD).unwrap().intercept, None);
+    assert_eq!(load(&format!("{GOOD}intercept: false\n")).unwrap().intercept, None);
+    let config = load(&format!("{GOOD}intercept: true\n")).unwrap();
+    let nothing_special = Intercept { outbound_to: OutboundTo::RegistryOnly, ports: vec![] };
+    assert_eq!((config.intercept, config.application.as_str()), (Some(nothing_special), "127.0.0.1:9080"));
+    let ports = GOOD.replace("application: 127.0.0.1:9080", "intercept: true\nports: [9080, 9443]");
+    let config = load(&format!("{ports}outbound_to: allow-any\n")).unwrap();
+    let both = Intercept { outbound_to: OutboundTo::AllowAny, ports: vec![9080, 9443] };
+    assert_eq!((config.intercept, config.application.as_str()), (Some(both), "127.0.0.1:9080"));
+    for (text, expected) in [
+        (format!("{ports}application: 127.0.0.1:1\n"), "`application` and `ports` exclude each other"),
+        (ports.replace("[9080, 9443]", "[]"), "write 1 to 64 ports"),
+        (ports.replace("9443", "0"), "write 1 to 64 ports"),
+        (ports.replace("intercept: true\n", ""), "write `intercept: true` as well"),
+        (ports.replace("ports: [9080, 9443]\n", ""), "neither `application` nor `ports` is given"),
+        (format!("{GOOD}outbound_to: allow-any\n"), "write `intercept: true` as well"),
+        (format!("{GOOD}intercept: true\noutbound_to: all\n"), "write `registry-only` or `allow-any`"),
+    ] {
+        let shown = load(&text).unwrap_err();
+        assert!(shown.contains(expected), "{text}: {shown}");
+    }
+}
+
+#[test]
+fn load_balancers_are_named_by_their_networks() {
+    assert_eq!(load(GOOD).unwrap().proxy_protocol, None);
+    let ingress = format!("{GOOD}ingress: 0.0.0.0:80\n");
+    let config = load(&format!("{ingress}proxy_protocol_from: [10.0.0.0/8, 'fd00::/8']\n")).unwrap();
+    let from = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+    assert_eq!(config.proxy_protocol, Some(ProxyProtocol { from }));
+    for (text, expected) in [
+        (format!("{GOOD}proxy_protocol_from: [10.0.0.0/8]\n"), "the load balancers before `ingress`"),
+        (format!("{ingress}proxy_protocol_from: []\n"), "the load balancers before `ingress`"),
+        (format!("{ingress}proxy_protocol_from: [10.0.0.1]\n"), "`10.0.0.1` is no network"),
+    ] {
+        let shown = load(&text).unwrap_err();
+        assert!(shown.contains(expected), "{text}: {shown}");
+    }
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let bad =
         GOOD.replace("127.0.0.1:15001", "x").replace("127.0.0.1:7000", "y").replace("roots.pem", "none.pem");
