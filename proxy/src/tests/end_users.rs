@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use api::config::{Enforcement, KeySource, TokenIssuer, TokenPlace};
+use api::config::{self, Enforcement, KeySource, TokenIssuer, TokenPlace};
 use jiff::Timestamp;
 use model::{Atom, AtomSet, Name, Test, Value};
 use serde_json::json;
@@ -230,4 +230,21 @@ async fn keys_are_fetched_from_where_the_bundle_says() {
     assert_eq!(ask(&proxy, "/", "").await.error(), "denied", "who has no token is nobody, as ever");
     let metrics = proxy.metrics.render();
     assert!(metrics.contains(r#"tidegate_jwt_total{result="no_keys"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_token_that_the_application_sends_goes_to_whom_it_calls() {
+    let setting = Setting::new().await;
+    let (shop, application) = setting.shop().await;
+    let cart = setting.proxy("cart", "127.0.0.1:1".parse().unwrap()).await;
+    let kept = TokenIssuer { forward: false, ..given(&[EC.jwk("a")]) };
+    let change = |config: &mut Told| {
+        config.services = vec![service("shop", &[("shop-v1", shop.addresses.inbound)])];
+        config.enforced.push(config::Enforced { issuers: vec![kept], ..enforced("cart") });
+    };
+    setting.policyd.change(change).await;
+    cart.current().when(|applied| !applied.jwt.takes_none()).await;
+    let call = format!("GET / HTTP/1.1\r\nHost: shop\r\n{}\r\n", bearer("anything"));
+    assert_eq!(send(cart.addresses.outbound, call).await.status, 200);
+    assert_eq!(application.last().headers["authorization"], "Bearer anything");
 }
