@@ -70,7 +70,7 @@ impl Forward {
         let authority = writer.field("host", request.authority(&target).as_bytes());
         writer.pass(request, introduction, kept);
         writer.introduce(request.fields(), request.authority(&target), introduction);
-        let (request_id, trace_id) = writer.identify(request.fields());
+        let (request_id, trace_id) = writer.identify();
         writer.frame(request);
         Ok(Self { head: writer.0, method, path, query, authority, request_id, trace_id })
     }
@@ -227,29 +227,19 @@ impl Writer {
         }
     }
 
-    /// Where the request's ids lie; those that are missing are made up.
-    fn identify(&mut self, sent: Fields<'_>) -> ((u32, u32), (u32, u32)) {
-        let text = |known| sent.of(known).next().and_then(|value| std::str::from_utf8(value).ok());
-        let has_request_id = text(Known::RequestId).is_some_and(ids::is_request_id);
-        let has_trace = text(Known::Traceparent).and_then(ids::trace_id).is_some();
-        let request_id = if has_request_id {
-            self.written(Known::RequestId)
-        } else {
-            self.field("x-request-id", &ids::new_request_id())
+    /// Where the request's ids lie; those that were not passed on are made up.
+    fn identify(&mut self) -> ((u32, u32), (u32, u32)) {
+        let request_id = match self.0.place_of(Known::RequestId) {
+            Some(place) => place,
+            None => self.field("x-request-id", &ids::new_request_id()),
         };
-        let traceparent = if has_trace {
-            self.written(Known::Traceparent)
-        } else {
-            self.field("traceparent", &ids::new_traceparent())
+        let traceparent = match self.0.place_of(Known::Traceparent) {
+            Some(place) => place,
+            None => self.field("traceparent", &ids::new_traceparent()),
         };
         // After the version and a hyphen.
         let trace_id = (traceparent.0.saturating_add(3), 32);
         (request_id, trace_id)
-    }
-
-    /// The value of the first field of this kind that was passed on.
-    fn written(&self, known: Known) -> (u32, u32) {
-        self.0.place_of(known).unwrap_or_default()
     }
 
     /// What concerns the next hop only: how the body is framed, and the upgrade that is asked for.
@@ -282,4 +272,102 @@ fn is_option(token: &[u8]) -> bool {
 /// Whether `Connection` lists a field as one of its hop.
 fn is_listed(fields: Fields<'_>, field: &Field<'_>) -> bool {
     fields.tokens(Known::Connection).any(|token| token.eq_ignore_ascii_case(field.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forward(lines: &str, introduction: &Introduction) -> Result<Forward, String> {
+        let mut bytes = Buffer::default();
+        bytes.extend(lines.as_bytes());
+        let request = RequestHead::read(bytes).map_err(|malformed| malformed.to_string())?;
+        Forward::of(&request, introduction, &KeptBack::nothing()).map_err(|refusal| refusal.to_string())
+    }
+
+    /// The lines that go on, without ids.
+    fn lines(head: &str, introduction: &Introduction) -> Vec<String> {
+        let forward = forward(head, introduction).unwrap();
+        let text = std::str::from_utf8(forward.bytes()).unwrap().trim_end().to_owned();
+        let is_id = |line: &&str| line.starts_with("x-request-id: ") || line.starts_with("traceparent: ");
+        text.split("\r\n").filter(|line| !is_id(line)).map(str::to_owned).collect()
+    }
+
+    fn outside() -> Introduction {
+        Introduction::Outside { address: "10.0.0.9".to_owned() }
+    }
+
+    fn mesh() -> Introduction {
+        let client_cert = "By=spiffe://a/me;URI=spiffe://a/you".to_owned();
+        Introduction::Mesh { address: "10.0.0.9".to_owned(), client_cert }
+    }
+
+    #[test]
+    fn fields_of_one_hop_end_here() {
+        let table: &[(&str, &[&str])] = &[
+            ("Connection: close\r\nA: b\r\n", &["A: b"]),
+            ("Connection: x-one, X-Two\r\nconnection: x-3\r\nx-one: 1\r\nX-two: 2\r\nX-3: 3\r\n", &[]),
+            // What frames the message or names its target is never one hop's own affair.
+            ("Connection: host, content-length\r\nContent-Length: 0\r\n", &["content-length: 0"]),
+            ("Keep-Alive: timeout=5\r\nProxy-Connection: x\r\nProxy-Authorization: x\r\n", &[]),
+            ("TE: gzip, trailers\r\n", &["te: trailers"]),
+            ("TE: gzip\r\n", &[]),
+            ("Transfer-Encoding: chunked\r\nTrailer: x\r\n", &["Trailer: x", "transfer-encoding: chunked"]),
+            ("Upgrade: websocket\r\nExpect: 100-continue\r\n", &[]),
+            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", &["connection: upgrade", "upgrade: websocket"]),
+            ("X-Tidegate-Policy: a\r\nx-forwarded-client-cert: URI=c\r\nx-tide: d\r\n", &["x-tide: d"]),
+        ];
+        for (sent, expected) in table {
+            let head = format!("POST / HTTP/1.1\r\nHost: shop\r\n{sent}\r\n");
+            let passed = lines(&head, &Introduction::Nothing);
+            assert_eq!(passed, [&["POST / HTTP/1.1", "host: shop"], *expected].concat(), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn hops_are_replaced_at_the_edge_and_appended_in_the_mesh() {
+        let sent = "GET http://Shop:80?a=b HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: evil\r\n\r\n";
+        let line = ["GET /?a=b HTTP/1.1", "host: Shop:80"];
+        let edge = ["x-forwarded-for: 10.0.0.9", "x-forwarded-proto: http", "x-forwarded-host: Shop:80"];
+        assert_eq!(lines(sent, &outside()), [line.as_slice(), &edge].concat());
+        let hop = [
+            "X-Forwarded-Proto: http",
+            "X-Forwarded-Host: evil",
+            "x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.9",
+            "x-forwarded-client-cert: By=spiffe://a/me;URI=spiffe://a/you",
+        ];
+        assert_eq!(lines(sent, &mesh()), [line.as_slice(), &hop].concat());
+        let first = [
+            "GET / HTTP/1.1",
+            "host: shop",
+            "x-forwarded-for: 10.0.0.9",
+            "x-forwarded-proto: https",
+            "x-forwarded-host: shop",
+            "x-forwarded-client-cert: By=spiffe://a/me;URI=spiffe://a/you",
+        ];
+        assert_eq!(lines("GET / HTTP/1.1\r\nHost: shop\r\n\r\n", &mesh()), first);
+    }
+
+    #[test]
+    fn ids_are_those_that_go_on() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let good = format!("X-Request-Id: abc\r\nTraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n");
+        let head = |lines: &str| format!("GET / HTTP/1.1\r\nHost: shop\r\n{lines}\r\n");
+        let kept = forward(&head(&good), &Introduction::Nothing).unwrap();
+        assert_eq!((kept.request_id(), kept.trace_id()), ("abc", trace));
+        let zeros = format!("traceparent: 00-{}-00f067aa0ba902b7-01\r\n", "0".repeat(32));
+        for sent in
+            ["", "X-Request-Id: a b\r\n", &zeros, &format!("{good}Connection: x-request-id, traceparent\r\n")]
+        {
+            let made = forward(&head(sent), &Introduction::Nothing).unwrap();
+            assert_eq!((made.request_id().len(), made.trace_id().len()), (32, 32), "{sent:?}");
+            let text = std::str::from_utf8(made.bytes()).unwrap();
+            for told in [
+                format!("x-request-id: {}\r\n", made.request_id()),
+                format!("traceparent: 00-{}-", made.trace_id()),
+            ] {
+                assert!(text.contains(&told), "{told} is not in {text}");
+            }
+        }
+    }
 }
