@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
-use model::{Atom, AtomSet, Decision, Name, Pattern, Revision, Step, Test, Value, Verdict};
+use model::{Atom, AtomSet, Decision, Name, Operations, Pattern, Revision, Step, Test, Value, Verdict};
 use tidegate_proxy::bench::{Check, Fields, Request};
 
 fn text(text: &str) -> Value {
@@ -88,7 +88,8 @@ fn cached_check(criterion: &mut Criterion) {
     ];
     for (name, atoms, path) in cases {
         let now = Timestamp::from_second(1_767_268_800).unwrap();
-        let check = runtime.block_on(async { Check::new(AtomSet::new(atoms, true), answer(), now) });
+        let check = runtime
+            .block_on(async { Check::new(AtomSet::new(atoms, true), answer(), Operations::default(), now) });
         let request = Request {
             principal: &principal,
             method: "GET",

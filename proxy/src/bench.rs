@@ -9,7 +9,7 @@ use api::config::{Config, Enforced, Enforcement, Exposure, Policies};
 use async_trait::async_trait;
 use daemon::Clock;
 use jiff::Timestamp;
-use model::{Action, AtomSet, Attributes, Decision, FailMode, Principal};
+use model::{Action, AtomSet, Attributes, Decision, FailMode, Operations, Principal};
 
 use crate::applied::{Applied, Current};
 use crate::attributes::Head;
@@ -80,11 +80,11 @@ impl Policyd for Answers {
 }
 
 impl Check {
-    /// By these atoms, with this answer; it is `now` at first.
+    /// By these atoms, with this answer, for a service with these operations; it is `now` at first.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(atoms: AtomSet, answer: Decision, now: Timestamp) -> Self {
+    pub fn new(atoms: AtomSet, answer: Decision, operations: Operations, now: Timestamp) -> Self {
         let (current, clock) = (Current::nothing(), Clock::starting_at(now));
         let enforced = Enforced {
             service: "shop".to_owned(),
@@ -100,7 +100,7 @@ impl Check {
         // No benchmark takes so long: this policyd says nothing more.
         let policies = Policies { stale_after: Duration::from_secs(86_400), ..Policies::default() };
         let config = Config { policies: Arc::new(policies), ..Config::default() };
-        current.replace(Applied { config, enforced: Some(enforced), ..Applied::default() });
+        current.replace(Applied { config, enforced: Some(enforced), operations, ..Applied::default() });
         current.heard(clock.now());
         Self { checker: Checker::new(Arc::new(Answers(answer)), current, clock) }
     }

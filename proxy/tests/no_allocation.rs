@@ -6,8 +6,25 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use model::{Atom, AtomSet, Decision, Kind, Name, Pattern, Revision, Step, Test, Value, Verdict};
+use model::{
+    Atom, AtomSet, Decision, Kind, Name, Operations, Pattern, Revision, Route, Step, Test, Value, Verdict,
+};
 use tidegate_proxy::bench::{Check, Fields, Request};
+
+/// One of which the request is for.
+fn operations() -> Operations {
+    let route = |template: &str, operation: &str| Route {
+        method: "GET".to_owned(),
+        template: template.parse().unwrap(),
+        operation: operation.to_owned(),
+    };
+    let routes = vec![
+        route("/v8/orders", "listOrders"),
+        route("/v8/orders/{id}", "getOrder"),
+        route("/v8/orders/{id}/{part}/{picture}", "getPicture"),
+    ];
+    Operations::new(routes).unwrap()
+}
 
 /// An atom of each kind, on each kind of fact.
 fn atoms() -> AtomSet {
@@ -77,7 +94,7 @@ async fn a_hit_allocates_nothing() {
         degraded: false,
         shadows: vec![],
     };
-    let check = Check::new(atoms(), answer, Timestamp::UNIX_EPOCH);
+    let check = Check::new(atoms(), answer, operations(), Timestamp::UNIX_EPOCH);
     let principal = "spiffe://shop.example/ns/shop/sa/orders".parse().unwrap();
     let fields = fields();
     let request = Request {

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use model::{Atom, AtomSet, Decision, Name, Principal, Revision, Test, Verdict};
+use model::{Atom, AtomSet, Decision, Name, Operations, Principal, Revision, Test, Verdict};
 use policyd::bundle::{Bundle, Files};
 use proxy::bench::{Check, Fields, Request};
 
@@ -128,7 +128,7 @@ async fn replayed(atoms: AtomSet) -> (f64, u64) {
     };
     // Before the first request, by whatever making this takes.
     let start = Timestamp::from_second(START_SECOND - 1).unwrap();
-    let check = Check::new(atoms, answer, start);
+    let check = Check::new(atoms, answer, Operations::default(), start);
     let callers: Vec<Principal> = ["web", "app", "pos", "erp", "crm", "ads", "bot", "ops"]
         .map(|name| format!("spiffe://shop.example/ns/shop/sa/{name}").parse().unwrap())
         .into();
