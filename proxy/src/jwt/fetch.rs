@@ -45,10 +45,10 @@ pub(crate) enum FetchError {
     #[error("keys are fetched by `https`, or by `http` from this host alone")]
     Url,
     /// TCP or TLS failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     /// HTTP failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Http(#[from] hyper::Error),
     /// It answered with something else.
     #[error("the answer is {0}")]

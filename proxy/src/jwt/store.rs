@@ -238,14 +238,21 @@ impl Fetcher {
         self.environment.metrics.fetch_failed(&self.issuer);
         if self.trouble.as_ref() != Some(&error) {
             let (issuer, url) = (&self.issuer, &self.url);
-            let has_keys = self.state.current.load().is_some();
-            tracing::warn!(
-                issuer,
-                url,
-                error,
-                has_keys,
-                "the issuer's keys can't be fetched; those of before stay"
-            );
+            if self.state.current.load().is_some() {
+                tracing::warn!(
+                    issuer,
+                    url,
+                    error,
+                    "the issuer's keys can't be fetched; those of before stay"
+                );
+            } else {
+                tracing::warn!(
+                    issuer,
+                    url,
+                    error,
+                    "the issuer's keys can't be fetched; its tokens are refused"
+                );
+            }
             self.trouble = Some(error);
         }
     }
