@@ -1,6 +1,7 @@
 //! Whole proxies, over real sockets: mutual TLS between them, a stand-in policyd, small applications.
 
 mod application;
+mod clients;
 mod decision_log;
 mod end_users;
 mod enforcement;

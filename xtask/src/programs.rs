@@ -23,9 +23,11 @@ enum How {
     Install,
     /// Its package would start a daemon when installed, so it is only unpacked, into a folder of ours.
     Unpack,
+    /// With apt-get, as root; it is no program, but this module of Debian's Python.
+    Module(&'static str),
 }
 
-const PROGRAMS: [Program; 7] = [
+const PROGRAMS: [Program; 10] = [
     Program {
         name: "promtool",
         why: "checks every /metrics page as Prometheus would",
@@ -68,7 +70,33 @@ const PROGRAMS: [Program; 7] = [
         package: "cvc5",
         how: How::Install,
     },
+    Program { name: "nghttp", why: "asks sidecars by HTTP/2", package: "nghttp2-client", how: How::Install },
+    Program {
+        name: "h2load",
+        why: "asks sidecars by HTTP/2, many times at once",
+        package: "nghttp2-client",
+        how: How::Install,
+    },
+    Program {
+        name: "python3-grpcio",
+        why: "calls by gRPC, and answers",
+        package: "python3-grpcio",
+        how: How::Module("grpc"),
+    },
 ];
+
+impl Program {
+    fn is_there(&self, path: &OsString) -> bool {
+        match self.how {
+            How::Install | How::Unpack => is_in(path, self.name),
+            How::Module(module) => Command::new("/usr/bin/python3")
+                .args(["-c", &format!("import {module}")])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success()),
+        }
+    }
+}
 
 /// Where programs are looked for: in `unpacked`, then where they always are.
 pub(crate) fn search_path(unpacked: &Path) -> Result<OsString> {
@@ -81,7 +109,7 @@ pub(crate) fn search_path(unpacked: &Path) -> Result<OsString> {
 /// Installs or unpacks what is missing. What can't be had is told of, and is no error: tests do without.
 pub(crate) fn install_missing(unpacked: &Path) {
     let Ok(path) = search_path(unpacked) else { return };
-    let missing: Vec<&Program> = PROGRAMS.iter().filter(|program| !is_in(&path, program.name)).collect();
+    let missing: Vec<&Program> = PROGRAMS.iter().filter(|program| !program.is_there(&path)).collect();
     if missing.is_empty() {
         return;
     }
@@ -100,7 +128,7 @@ pub(crate) fn install_missing(unpacked: &Path) {
     for program in missing {
         let got = match program.how {
             How::Unpack => unpack(program.package, unpacked),
-            How::Install => install(as_root, program.package),
+            How::Install | How::Module(_) => install(as_root, program.package),
         };
         if let Err(error) = got {
             println!("going on without `{}`: {error:#}", program.name);
