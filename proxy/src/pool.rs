@@ -74,7 +74,7 @@ pub(crate) struct Connection {
     pub stream: Stream,
     credentials: Option<Credentials>,
     /// Notes the connection as one that leaves the mesh.
-    _leaving: Option<Leaving>,
+    leaving: Option<Leaving>,
     /// Whether it has served a request before.
     pub reused: bool,
 }
@@ -111,7 +111,7 @@ pub(crate) enum ConnectError {
 
 impl Connection {
     const fn plain(stream: TcpStream, leaving: Option<Leaving>) -> Self {
-        Self { stream: Stream::Plain(stream), credentials: None, _leaving: leaving, reused: false }
+        Self { stream: Stream::Plain(stream), credentials: None, leaving, reused: false }
     }
 }
 
@@ -194,7 +194,7 @@ impl Pool {
         }
         let lease = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let connection = self.connect_without_timeout(Protocol::Http2).await?;
-            Ok(links.open(connection.stream, connection.credentials).await?)
+            Ok(links.open(connection.stream, connection.credentials, connection.leaving).await?)
         });
         let lease = lease.await.unwrap_or(Err(ConnectError::Timeout));
         drop(connecting);
@@ -236,7 +236,7 @@ impl Pool {
                 let peer = tls::peer(stream.get_ref().1).ok_or(ConnectError::NoPeer)?;
                 let credentials = Some(Credentials { own_serial, peer_not_after: peer.not_after });
                 let stream = Stream::Client(Box::new(stream));
-                Ok(Connection { stream, credentials, _leaving: None, reused: false })
+                Ok(Connection { stream, credentials, leaving: None, reused: false })
             }
         }
     }

@@ -153,7 +153,7 @@ impl World {
         let address = self.family.of(NOBODY);
         self.write("hosts", &format!("{} details\n", address.trim_matches(['[', ']'])));
         let line = format!(
-            "mount --bind {} /etc/hosts; {user}curl -gsk --max-time 20 -w ' %{{http_code}}' '{url}' || true",
+            "mount --bind {} /etc/hosts; {user}curl -gsk --max-time 20 -w ' %{{http_code}}' {url} || true",
             self.path("hosts")
         );
         let said = self.network.says(host, &line);
@@ -231,6 +231,8 @@ fn applications_need_no_configuration(family: Family, test: &str) {
     assert_eq!(world.curl(CART, "http://details:9080/details/0").0, ok());
     let passed = world.access_log("cart-v2", 2);
     assert_eq!((&passed[0]["service"], &passed[1]["service"]), (&"outside".into(), &"details".into()));
+    let http2 = "--http2-prior-knowledge http://details:9080/details/0";
+    assert_eq!(world.curl(CART, http2).0, ok(), "HTTP/2 to the sidecar, HTTP/1.1 to the application");
     let own = format!("http://{}:15016/", at(CART));
     assert_eq!(world.curl(CART, &own).0, "000", "what stays on this host is not redirected");
 }

@@ -16,6 +16,7 @@ use super::guard::Guard;
 use super::settings::{self, STREAMS_MAX};
 use super::transport::Transport;
 use crate::http1::Buffer;
+use crate::intercept::Leaving;
 use crate::pool::Credentials;
 use crate::stream::Stream;
 
@@ -32,6 +33,8 @@ pub(crate) struct Links {
 struct Link {
     send: SendRequest<Bytes>,
     credentials: Option<Credentials>,
+    /// Notes the connection as one that leaves the mesh.
+    _leaving: Option<Leaving>,
     streams: AtomicUsize,
     served: AtomicBool,
     /// When it last took a stream.
@@ -59,6 +62,7 @@ impl Links {
         &self,
         stream: Stream,
         credentials: Option<Credentials>,
+        leaving: Option<Leaving>,
     ) -> Result<Lease, h2::Error> {
         let now = Instant::now();
         let transport = Transport::new(stream, Buffer::default(), Guard::of_client(now));
@@ -73,6 +77,7 @@ impl Links {
         let link = Arc::new(Link {
             send,
             credentials,
+            _leaving: leaving,
             streams,
             served: AtomicBool::new(false),
             used: Mutex::new(now),

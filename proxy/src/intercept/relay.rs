@@ -108,14 +108,12 @@ async fn speech(client: &TcpStream) -> io::Result<Speech> {
     Ok(if is_http(bytes) { Speech::Http } else { Speech::Other })
 }
 
-/// Whether HTTP/1 begins so: with a method in capitals, which may not have come whole yet.
-///
-/// A client of HTTP/2 that does not ask first begins with `PRI`, which is no method.
+/// Whether HTTP begins so: with a method in capitals, which may not have come whole yet. HTTP/2 begins with `PRI`.
 fn is_http(bytes: &[u8]) -> bool {
     let word = bytes.iter().position(|byte| *byte == b' ').and_then(|end| bytes.get(..end));
     let is_method = |word: &[u8]| word.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
     match word {
-        Some(word) => !word.is_empty() && is_method(word) && word != b"PRI",
+        Some(word) => !word.is_empty() && is_method(word),
         None => bytes.len() < WORD_MAX && is_method(bytes),
     }
 }
@@ -133,11 +131,10 @@ mod tests {
 
     #[test]
     fn http_begins_with_a_method() {
-        for http in ["GET / HTTP/1.1\r\n", "PROPFIND /x ", "M-SEARCH * H", "PO", ""] {
+        for http in ["GET / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n", "PROPFIND /x ", "M-SEARCH * H", "PO", ""] {
             assert!(is_http(http.as_bytes()), "{http}");
         }
-        let others =
-            ["\x16\x03\x01\x02", "SSH-2.0-OpenSSH", "PRI * HTTP/2.0\r\n", "get / ", " GET", "*1\r\n", "\0"];
+        let others = ["\x16\x03\x01\x02", "SSH-2.0-OpenSSH", "get / ", " GET", "*1\r\n", "\0"];
         for other in others {
             assert!(!is_http(other.as_bytes()), "{other}");
         }
