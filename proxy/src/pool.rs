@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +105,9 @@ pub(crate) enum ConnectError {
     /// The peer showed no certificate.
     #[error("the peer has no identity")]
     NoPeer,
+    /// Another request tried at the same time, and failed.
+    #[error("no connection for a request that waited for the same")]
+    Together,
     /// It speaks no HTTP/2.
     #[error("{0}")]
     Http2(#[from] h2::Error),
@@ -187,16 +191,23 @@ impl Pool {
         if !fresh && let Some(lease) = links.lease(&holds) {
             return Ok(lease);
         }
-        // One connects, and the others wait for it: it will do for all of them.
+        // One connects, and the others wait for it: it will do for all of them, and so will its failure.
+        let failures = links.failures.load(Ordering::Relaxed);
         let connecting = links.connecting.lock().await;
         if !fresh && let Some(lease) = links.lease(&holds) {
             return Ok(lease);
+        }
+        if links.failures.load(Ordering::Relaxed) != failures {
+            return Err(ConnectError::Together);
         }
         let lease = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let connection = self.connect_without_timeout(Protocol::Http2).await?;
             Ok(links.open(connection.stream, connection.credentials, connection.leaving).await?)
         });
         let lease = lease.await.unwrap_or(Err(ConnectError::Timeout));
+        if lease.is_err() {
+            links.failures.fetch_add(1, Ordering::Relaxed);
+        }
         drop(connecting);
         lease
     }

@@ -26,6 +26,8 @@ pub(crate) struct Links {
     open: Mutex<Vec<Arc<Link>>>,
     /// Held by who makes another.
     pub connecting: tokio::sync::Mutex<()>,
+    /// How often that failed.
+    pub failures: AtomicUsize,
 }
 
 /// One connection.

@@ -104,7 +104,7 @@ impl Peer {
 }
 
 /// Time passes, and nothing else.
-async fn skip(duration: Duration) {
+pub(super) async fn skip(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;
     tokio::time::resume();

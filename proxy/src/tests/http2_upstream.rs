@@ -10,12 +10,16 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::{HeaderMap, Request, Response};
+use identity::Source;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::http1::{accept, ingress, scripted};
 use super::http2::{Caller, request, whole};
+use super::http2_hostile::skip;
+use super::mesh::until_open;
 use super::setting::*;
 use crate::app::Bound;
+use crate::pool::CONNECT_TIMEOUT;
 
 /// A body that is larger than all windows together.
 const PIECE: usize = 16 * 1024;
@@ -279,4 +283,81 @@ async fn an_answer_that_is_over_with_its_head_stays_so() {
         (304, &"7".parse().unwrap())
     );
     assert!(response.body().is_end_stream());
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_away_gets_no_new_streams_and_keeps_the_old_ones() {
+    let setting = Setting::new().await;
+    let (upstream, address) = Upstream::start().await;
+    let proxy = shop(&setting, address).await;
+    let mut caller = Caller::connect(ingress(&proxy)).await;
+    let (old, _body) = caller.open(request("POST", "http://shop/old")).await;
+    let mut first = upstream.connection().await;
+    let (_, mut respond) = stream(&mut first).await;
+    let mut answer = respond.send_response(ok(), false).unwrap();
+    first.graceful_shutdown();
+    drive(first);
+    let mut old = old.await.unwrap();
+    answer.send_data("begun".into(), false).unwrap();
+    // With this, what was said before has come too.
+    assert_eq!(old.body_mut().data().await.unwrap().unwrap(), "begun");
+    let (new, _body) = caller.open(request("POST", "http://shop/new")).await;
+    let mut second = upstream.connection().await;
+    let (received, mut respond) = stream(&mut second).await;
+    assert_eq!(received.uri().path(), "/new");
+    respond.send_response(ok(), true).unwrap();
+    drive(second);
+    assert_eq!(new.await.unwrap().status(), 200);
+    answer.send_data(" ended".into(), true).unwrap();
+    assert_eq!(whole(old).await.body, " ended");
+}
+
+#[tokio::test]
+async fn a_shared_connection_ends_with_the_certificates_that_made_it() {
+    let setting = Setting::new().await;
+    let (shop, application) = setting.shop().await;
+    let source = Source::fixed(setting.pki.identity(&id("cart"), HOUR / 60));
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let cart = setting.proxy_with("cart", nobody, source.clone(), |_| {}).await;
+    let shop_at = [("shop-v1", shop.addresses.inbound)];
+    setting.policyd.change(|config| config.services = vec![service("shop", &shop_at)]).await;
+    cart.current().until(|applied| applied.services.contains_key("shop")).await;
+    let mut caller = Caller::connect(cart.addresses.outbound).await;
+    for _ in 0..3 {
+        assert_eq!(caller.send(request("GET", "http://shop/")).await.status, 200);
+    }
+    until_open(&shop, 1).await;
+    // Renewed: the one of the certificate before takes no more, and goes when its last stream has.
+    source.replace(setting.pki.identity(&id("cart"), HOUR / 60));
+    assert_eq!(caller.send(request("GET", "http://shop/")).await.status, 200);
+    until_open(&shop, 1).await;
+    // Not renewed: the other side ends it.
+    setting.clock.advance(HOUR / 30);
+    until_open(&shop, 0).await;
+    assert_eq!(caller.send(request("GET", "http://shop/")).await.status, 502);
+    assert_eq!(application.count(), 4);
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_one_connection_fail_with_it() {
+    let setting = Setting::new().await;
+    // It accepts, and says nothing: there is no TLS.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cart = setting.proxy("cart", "127.0.0.1:1".parse().unwrap()).await;
+    let shop_at = [("shop-v1", silent.local_addr().unwrap())];
+    setting.policyd.change(|config| config.services = vec![service("shop", &shop_at)]).await;
+    cart.current().until(|applied| applied.services.contains_key("shop")).await;
+    let mut caller = Caller::connect(cart.addresses.outbound).await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        waiting.push(caller.open(request("GET", "http://shop/")).await);
+    }
+    let held = silent.accept().await.unwrap();
+    skip(CONNECT_TIMEOUT).await;
+    // One after the other they would take longer than the service's timeout.
+    for (response, _body) in waiting {
+        let response = whole(response.await.unwrap()).await;
+        assert!(response.body.contains("no_healthy_upstream"), "{}", response.body);
+    }
+    drop(held);
 }

@@ -31,7 +31,7 @@ async fn until_known(proxy: &Bound, endpoints: usize) {
 }
 
 /// Waits until so many connections of other sidecars are open.
-async fn until_open(proxy: &Bound, count: usize) {
+pub(super) async fn until_open(proxy: &Bound, count: usize) {
     let line = format!("tidegate_open_connections{{direction=\"inbound\"}} {count}\n");
     let until = async {
         while !proxy.metrics.render().contains(&line) {
