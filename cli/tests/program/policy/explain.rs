@@ -66,10 +66,12 @@ fn an_explanation_is_for_programs_too() {
           ],
           "limits": [],
           "rules": [],
+          "shadow": null,
           "explained": [
             {
               "id": "readers",
               "effect": "permit",
+              "shadow": false,
               "place": {
                 "file": "acl.cedar",
                 "line": 1,

@@ -160,6 +160,7 @@ fn coverage_is_for_programs_too() {
           "policies": [
             {
               "kind": "permit",
+              "shadow": false,
               "name": "readers",
               "place": {
                 "file": "acl.cedar",
