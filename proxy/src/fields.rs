@@ -124,7 +124,12 @@ impl<'a> Fields<'a> {
 
     /// The values of the fields called `name`, whatever the case.
     pub(crate) fn named<'n>(self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.iter().filter(move |field| field.is_called(name)).filter_map(|field| field.text())
+        // Most have another length, which is seen without looking at the bytes.
+        let spans = self.spans.iter().filter(move |span| span.name.1 as usize == name.len());
+        spans.filter_map(move |span| {
+            let is_it = part(self.bytes, span.name)?.eq_ignore_ascii_case(name.as_bytes());
+            if is_it { std::str::from_utf8(part(self.bytes, span.value)?).ok() } else { None }
+        })
     }
 
     /// The values of the fields of this kind.
