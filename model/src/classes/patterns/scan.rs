@@ -26,6 +26,9 @@ pub(super) struct Scan {
     beginnings: Map<(Affix, Affix, Option<u32>), Vec<u32>>,
 }
 
+/// Up to so many patterns of two literals are tried one by one.
+const FEW: usize = 4;
+
 /// What finds the pieces between first and last.
 #[derive(Debug)]
 enum Pieces {
@@ -33,7 +36,7 @@ enum Pieces {
     None,
     /// An automaton.
     Found(AhoCorasick),
-    /// No automaton could be built: each pattern is tried.
+    /// There are few patterns, or no automaton could be built: each pattern is tried.
     Tried,
 }
 
@@ -133,7 +136,7 @@ impl Scan {
             plans.push(Plan { pattern: parts.pattern(), middles, last: parts.last.len() });
         }
         let pieces = if literals.is_empty() {
-            Pieces::None
+            if plans.len() <= FEW { Pieces::Tried } else { Pieces::None }
         } else {
             AhoCorasick::new(&literals).map_or(Pieces::Tried, Pieces::Found)
         };
