@@ -131,11 +131,11 @@ fn join<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fields::tests::head;
+    use crate::fields;
 
     #[test]
     fn repeated_headers_parameters_and_cookies_are_joined() {
-        let sent = head(&[
+        let sent = fields::Head::of(&[
             ("X-User", "jason"),
             ("x-user", "zoë"),
             ("cookie", "a=1; b=\"2\"; c=; neither"),

@@ -15,7 +15,6 @@ use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
 use crate::fields;
-use crate::http1::Buffer;
 use crate::path::Query;
 use crate::policy_client::{Charge, Policyd, Taken, Unavailable};
 
@@ -45,17 +44,7 @@ pub struct Fields(fields::Head);
 impl Fields {
     /// These, as they might have come.
     pub fn new(sent: &[(&str, &str)]) -> Self {
-        let mut head = fields::Head::new(Buffer::default());
-        for (name, value) in sent {
-            let mut add = |text: &str| {
-                let start = head.bytes().len();
-                head.vec().extend_from_slice(text.as_bytes());
-                crate::http1::at(start, text.len())
-            };
-            let (name, value) = (add(name), add(value));
-            head.push(name, value);
-        }
-        Self(head)
+        Self(fields::Head::of(sent))
     }
 }
 

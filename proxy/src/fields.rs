@@ -74,6 +74,21 @@ impl Head {
         Self { bytes, spans: SPARE.with_borrow_mut(Vec::pop).unwrap_or_default() }
     }
 
+    /// A head with these fields alone.
+    pub(crate) fn of(fields: &[(&str, &str)]) -> Self {
+        let mut head = Self::new(Buffer::default());
+        for (name, value) in fields {
+            let mut add = |text: &str| {
+                let start = head.bytes().len();
+                head.vec().extend_from_slice(text.as_bytes());
+                crate::http1::at(start, text.len())
+            };
+            let (name, value) = (add(name), add(value));
+            head.push(name, value);
+        }
+        head
+    }
+
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.unused()
@@ -194,27 +209,12 @@ fn known(name: &[u8]) -> Known {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A head with these fields alone.
-    pub(crate) fn head(fields: &[(&str, &str)]) -> Head {
-        let mut head = Head::new(Buffer::default());
-        for (name, value) in fields {
-            let mut add = |text: &str| {
-                let start = head.bytes().len();
-                head.vec().extend_from_slice(text.as_bytes());
-                crate::http1::at(start, text.len())
-            };
-            let (name, value) = (add(name), add(value));
-            head.push(name, value);
-        }
-        head
-    }
 
     #[test]
     fn fields_are_found_whatever_their_case() {
-        let head = head(&[
+        let head = Head::of(&[
             ("X-User", "a"),
             ("CONNECTION", "close, X-User ,,"),
             ("x-user", "zoë"),

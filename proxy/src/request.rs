@@ -27,6 +27,7 @@ use crate::path::Query;
 use crate::policy_client::Policyd;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::respond::{self, Refusal};
+use crate::upstream::UpstreamError;
 
 /// Everything that serving a request takes.
 #[derive(Debug)]
@@ -73,6 +74,11 @@ pub(crate) struct Way {
 }
 
 impl Way {
+    /// What to say when the response's head has taken too long.
+    pub(crate) fn too_late(&self) -> Refusal {
+        UpstreamError::Timeout { service: self.service.name.clone(), timeout: self.timeout }.into()
+    }
+
     /// The same for a caller that waits no longer than `patience`.
     pub(crate) fn within(mut self, patience: Option<Duration>) -> Self {
         self.timeout = patience.unwrap_or(self.timeout).min(self.timeout);

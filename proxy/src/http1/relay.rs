@@ -82,7 +82,7 @@ pub(crate) async fn run(
 ) -> Result<After, Refusal> {
     let name = || relay.way.service.name.clone();
     let metrics = &record.observers().metrics;
-    let mut attempts = Attempts::new(&relay.way.service, metrics, relay.is_repeatable());
+    let mut attempts = Attempts::new(&relay.way.service, metrics, relay.request.is_repeatable());
     down.deadline.set(Instant::now(), relay.way.timeout);
     loop {
         let Some((endpoint, connection)) = relay.connect(&mut attempts, down).await? else {
@@ -101,7 +101,7 @@ pub(crate) async fn run(
             }
             Err(Trouble::CallerGone) => return Ok(After::Close),
             Err(Trouble::Malformed) => return Err(Malformed::Chunks.into()),
-            Err(Trouble::Timeout) => return Err(relay.timeout()),
+            Err(Trouble::Timeout) => return Err(relay.way.too_late()),
             Err(Trouble::Upstream(failure, why)) => {
                 let is_whole = up.upload.passed == 0;
                 if !(is_whole && attempts.may_retry(up.endpoint, failure, reused)) {
@@ -113,17 +113,6 @@ pub(crate) async fn run(
 }
 
 impl Relay<'_> {
-    /// Whether a request may be sent twice (RFC 9110 9.2.2).
-    fn is_repeatable(&self) -> bool {
-        self.request.body == BodyLength::Exactly(0)
-            && matches!(self.request.method(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
-    }
-
-    fn timeout(&self) -> Refusal {
-        let service = self.way.service.name.clone();
-        UpstreamError::Timeout { service, timeout: self.way.timeout }.into()
-    }
-
     async fn connect(
         &self,
         attempts: &mut Attempts<'_>,
@@ -134,7 +123,7 @@ impl Relay<'_> {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(Ok(connected));
             }
-            down.deadline.poll(cx).map(|()| Err(self.timeout()))
+            down.deadline.poll(cx).map(|()| Err(self.way.too_late()))
         })
         .await
     }

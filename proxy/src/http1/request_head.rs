@@ -56,6 +56,12 @@ impl RequestHead {
         !self.is_http_10 && !self.fields().has_token(Known::Connection, "close")
     }
 
+    /// Whether it may be sent twice: it is idempotent (RFC 9110 9.2.2), and has no body.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.body == BodyLength::Exactly(0)
+            && matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+    }
+
     /// The protocol that it asks to go on with, if any (RFC 9110 7.8).
     pub(crate) fn upgrade(&self) -> Option<&str> {
         if self.is_http_10 || !self.fields().has_token(Known::Connection, "upgrade") {

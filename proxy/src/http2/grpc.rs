@@ -100,7 +100,7 @@ pub(super) fn status(code: Code, message: &str) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fields::tests::head;
+    use crate::fields::Head;
 
     #[test]
     fn a_call_is_known_by_its_content_type() {
@@ -115,7 +115,7 @@ mod tests {
             ("", false),
         ];
         for (content_type, expected) in table {
-            let sent = head(&[("Content-Type", content_type)]);
+            let sent = Head::of(&[("Content-Type", content_type)]);
             assert_eq!(is_call(sent.fields()), expected, "{content_type}");
         }
     }
@@ -138,7 +138,7 @@ mod tests {
             ("1é", None),
         ];
         for (text, nanoseconds) in table {
-            let sent = head(&[("grpc-timeout", text)]);
+            let sent = Head::of(&[("grpc-timeout", text)]);
             assert_eq!(timeout(sent.fields()), nanoseconds.map(Duration::from_nanos), "{text}");
         }
     }

@@ -100,7 +100,7 @@ impl Relay<'_> {
     ) -> Result<Passed, Refusal> {
         let name = || self.way.service.name.clone();
         let metrics = &record.observers().metrics;
-        let mut attempts = Attempts::new(&self.way.service, metrics, self.is_repeatable());
+        let mut attempts = Attempts::new(&self.way.service, metrics, self.request.is_repeatable());
         deadline.set(Instant::now(), self.way.timeout);
         let mut upload = Flow::repeatable();
         let mut is_asked = !self.request.expects_continue();
@@ -132,7 +132,7 @@ impl Relay<'_> {
             match stop {
                 Stop::Trouble(Trouble::CallerGone) => return Ok(Passed::Cut),
                 Stop::Trouble(Trouble::Malformed) => return Err(Malformed::Chunks.into()),
-                Stop::Timeout => return Err(self.timeout()),
+                Stop::Timeout => return Err(self.way.too_late()),
                 Stop::Trouble(Trouble::Upstream(failure, why)) => {
                     let may_retry = attempts.may_retry(endpoint, failure, reused);
                     if !(may_retry && upload.restart(&mut caller.side)) {
@@ -141,17 +141,6 @@ impl Relay<'_> {
                 }
             }
         }
-    }
-
-    /// Whether a request may be sent twice (RFC 9110 9.2.2).
-    fn is_repeatable(&self) -> bool {
-        self.request.body == BodyLength::Exactly(0)
-            && matches!(self.request.method(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
-    }
-
-    fn timeout(&self) -> Refusal {
-        let service = self.way.service.name.clone();
-        UpstreamError::Timeout { service, timeout: self.way.timeout }.into()
     }
 
     async fn connect(
@@ -175,7 +164,7 @@ impl Relay<'_> {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(Ok(connected));
             }
-            deadline.poll(cx).map(|()| Err(self.timeout()))
+            deadline.poll(cx).map(|()| Err(self.way.too_late()))
         })
         .await
     }

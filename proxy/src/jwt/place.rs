@@ -121,7 +121,7 @@ fn bearer(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fields::tests::head;
+    use crate::fields::Head;
 
     #[test]
     fn a_token_is_found_and_kept_back_where_it_is_expected() {
@@ -175,7 +175,7 @@ mod tests {
             (&query, &[], "a=1", &[], &[], Some("a=1")),
         ];
         for (place, lines, query, found, left, left_query) in table {
-            let head = head(lines);
+            let head = Head::of(lines);
             assert_eq!(tokens(place, head.fields(), query), found, "{lines:?} {query}");
             let kept = KeptBack([place.clone()].into());
             let lines: Vec<_> = head.fields().iter().filter_map(|field| kept.field(&field)).collect();
