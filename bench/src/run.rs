@@ -137,7 +137,7 @@ fn tell(row: &Row, measured: &Measured) {
         spread.map_or_else(|| "-".to_owned(), |s| format!("{:.2} ({:.2}-{:.2})", s.median, s.min, s.max))
     };
     let line = if let Some(missing) = row.missing {
-        format!("Tidegate has no {missing} yet, Envoy {} µs", spread(theirs.each))
+        format!("not yet: {missing}; Envoy {} µs", spread(theirs.each))
     } else if row.is_for_memory() {
         let mib = |figures: &Figures| {
             format!(
