@@ -32,6 +32,25 @@ impl Deadline {
         }
     }
 
+    /// Ready once it has passed and there was no progress since it was set: what there is `now` is what there was at
+    /// the `last` look. Else it is put off by `patience`.
+    pub(crate) fn poll_stalled<T: PartialEq>(
+        &mut self,
+        cx: &mut Context<'_>,
+        patience: Duration,
+        last: &mut T,
+        now: T,
+    ) -> Poll<()> {
+        ready!(self.poll(cx));
+        if *last == now {
+            return Poll::Ready(());
+        }
+        *last = now;
+        self.set(Instant::now(), patience);
+        // Not ready, for its time is to come; so it wakes us.
+        self.poll(cx)
+    }
+
     /// Ready once it has passed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -62,5 +81,16 @@ mod tests {
         deadline.set(Instant::now(), SECOND);
         std::future::poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(start.elapsed(), 31 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_puts_it_off_and_a_stall_does_not() {
+        let start = Instant::now();
+        let mut deadline = Deadline::new(start, 10 * SECOND);
+        // Something happens until the twelfth second.
+        let progress = || start.elapsed().as_secs().min(12);
+        let mut last = progress();
+        std::future::poll_fn(|cx| deadline.poll_stalled(cx, 10 * SECOND, &mut last, progress())).await;
+        assert_eq!(start.elapsed(), 30 * SECOND);
     }
 }

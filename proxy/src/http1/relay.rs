@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::buffer::Buffer;
 use super::downstream::{After, Downstream};
 use super::forward::Forward;
-use super::pipe::{Framing, Pipe, PipeError};
+use super::pipe::{Framing, Pipe, PipeError, poll_write_all};
 use super::request_head::RequestHead;
 use super::response_head::{Onward, ResponseHead};
 use super::tunnel;
@@ -221,15 +221,9 @@ impl Upstream {
                 let onward = Onward { keeps_alive: true, to_http_10, strips_own: false, balances: &[] };
                 let mut interim = Buffer::default();
                 response.write(onward, interim.vec());
-                let mut pipe = Pipe::new(interim, Framing::Exactly(0));
-                poll_fn(|cx| {
-                    let written =
-                        pipe.poll(cx, &mut self.connection.stream, &mut self.read, &mut down.stream);
-                    if written.is_ready() {
-                        written.map(|done| done.map_err(|_gone| Trouble::CallerGone))
-                    } else {
-                        down.deadline.poll(cx).map(|()| Err(Trouble::Timeout))
-                    }
+                poll_fn(|cx| match poll_write_all(cx, &mut interim, &mut down.stream) {
+                    Poll::Ready(written) => Poll::Ready(written.map_err(|_gone| Trouble::CallerGone)),
+                    Poll::Pending => down.deadline.poll(cx).map(|()| Err(Trouble::Timeout)),
                 })
                 .await?;
             }
@@ -307,15 +301,8 @@ impl Upstream {
             if self.poll_upload(cx, down).is_some() {
                 return Poll::Ready(Err(()));
             }
-            while down.deadline.poll(cx).is_ready() {
-                let now = (self.upload.passed, download.passed);
-                if now == progress {
-                    return Poll::Ready(Err(()));
-                }
-                progress = now;
-                down.deadline.set(Instant::now(), STALL_TIMEOUT);
-            }
-            Poll::Pending
+            let now = (self.upload.passed, download.passed);
+            down.deadline.poll_stalled(cx, STALL_TIMEOUT, &mut progress, now).map(Err)
         })
         .await
     }

@@ -38,15 +38,8 @@ pub(crate) async fn run(down: &mut Downstream, up: &mut Stream, mut read: Buffer
             }
             _ => {}
         }
-        while down.deadline.poll(cx).is_ready() {
-            let now = (upward.pipe.passed, downward.pipe.passed);
-            if now == progress {
-                return Poll::Ready(());
-            }
-            progress = now;
-            down.deadline.set(Instant::now(), IDLE_TIMEOUT);
-        }
-        Poll::Pending
+        let now = (upward.pipe.passed, downward.pipe.passed);
+        down.deadline.poll_stalled(cx, IDLE_TIMEOUT, &mut progress, now)
     })
     .await;
     (upward.pipe.passed, downward.pipe.passed)
