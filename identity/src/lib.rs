@@ -8,6 +8,7 @@
 //! - [`leaf`]: the rules of SPIFFE for a workload's certificate;
 //! - [`path`]: is this peer's chain good, under today's roots, now?
 //! - [`tls`]: rustls configurations made of these;
+//! - [`tenure`]: how long a connection may be used that they made;
 //! - [`schedule`]: when to renew, when to try again;
 //! - [`client`]: gets the first certificate from the CA, then renews it;
 //! - [`grpc`]: gRPC servers and channels over such TLS.
@@ -21,6 +22,7 @@ pub mod leaf;
 pub mod path;
 pub mod schedule;
 pub mod svid;
+pub mod tenure;
 pub mod tls;
 
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod test_pki;
 
 pub use bundle::TrustBundle;
 pub use svid::{Identity, Source, Svid};
+pub use tenure::Tenure;
 
 use model::{SpiffeId, TrustDomain, spiffe_id::SpiffeIdError};
 

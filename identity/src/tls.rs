@@ -50,7 +50,7 @@ pub enum ClientAuth {
 pub struct Peer {
     /// Its SPIFFE ID.
     pub id: SpiffeId,
-    /// The end of its certificate: the connection should not outlive this.
+    /// The end of its certificate: see [`Tenure`](crate::Tenure).
     pub not_after: Timestamp,
     /// The serial number of its certificate, in lower-case hexadecimal.
     pub serial: String,

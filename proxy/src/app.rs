@@ -16,6 +16,7 @@ use crate::access_log::AccessLog;
 use crate::applied::{Applier, Current};
 use crate::check::Checker;
 use crate::config::Config;
+use crate::cutter::Cutter;
 use crate::decision_log::DecisionLog;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
@@ -196,8 +197,11 @@ impl Frame {
                 current: current.clone(),
             }),
             current: current.clone(),
+            cutter: Cutter::default(),
             clock,
         });
+        let cutting = proxy.cutter.clone().cut_until_stopped(proxy.clock.clone(), self.lifecycle.clone());
+        drop(self.lifecycle.spawn(cutting));
         let sweeping = sweep::until_stopped(Arc::clone(&proxy), self.lifecycle.clone());
         drop(self.lifecycle.spawn(sweeping));
         for (number, listeners) in

@@ -3,7 +3,8 @@
 //!
 //! # Layout
 //! In the order in which a request meets them:
-//! - `worker`: the threads; `listener`: accepts connections, over TLS where it must; `stream`: their bytes;
+//! - `worker`: the threads; `listener`: accepts connections, over TLS where it must; `cutter`: ends those whose
+//!   certificates have ended; `stream`: their bytes;
 //! - `intercept`: what the kernel has redirected here, and where it was meant to go;
 //! - `proxy_protocol`: who really called, as a load balancer says;
 //! - `http1`, `http2`: the protocols; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
@@ -38,6 +39,7 @@ pub mod bench;
 mod check;
 mod chunks;
 pub mod config;
+mod cutter;
 mod decision_cache;
 mod decision_log;
 mod endpoints;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::config::Protocol;
 use daemon::Lifecycle;
-use identity::tls;
+use identity::{Tenure, tls};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -102,9 +102,10 @@ async fn serve(
     let Some(caller) = caller(&mut stream, address, direction, &proxy).await else { return };
     let original = proxy.interception.original(&stream, address);
     let address = caller.ip().to_canonical();
-    let connection = |peer, protocol| Connection { direction, protocol, address, peer, load, original };
+    let connection =
+        |peer, tenure, protocol| Connection { direction, protocol, address, peer, tenure, load, original };
     let Some(acceptor) = acceptor else {
-        let connection = connection(None, Protocol::Http1);
+        let connection = connection(None, None, Protocol::Http1);
         if let Some(stream) = intercept::http_or_relayed(&proxy, stream, &connection, &lifecycle).await {
             http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
         }
@@ -118,20 +119,27 @@ async fn serve(
     match handshaken {
         Ok(Ok(stream)) => match tls::peer(stream.get_ref().1) {
             Some(peer) => {
+                let tenure = Tenure::new(proxy.clock.now(), peer.not_after);
                 let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let stream = Stream::Server(Box::new(stream));
-                if speaks_http2 {
-                    let connection = connection(Some(peer), Protocol::Http2);
-                    http2::serve(stream, Buffer::default(), &connection, &proxy, &lifecycle).await;
-                } else {
-                    let connection = connection(Some(peer), Protocol::Http1);
-                    http1::serve(stream, connection, &proxy, &lifecycle).await;
+                let protocol = if speaks_http2 { Protocol::Http2 } else { Protocol::Http1 };
+                let connection = connection(Some(peer), Some(tenure), protocol);
+                let serving = serve_peer(stream, connection, &proxy, &lifecycle);
+                if !proxy.cutter.until(tenure.cut_at, serving).await {
+                    tracing::info!(%address, "a connection was cut: its caller's certificate has ended");
                 }
             }
             None => tracing::info!(%address, "a caller without an identity was turned away"),
         },
         Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::info!(%address, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
+    }
+}
+
+async fn serve_peer(stream: Stream, connection: Connection, proxy: &Proxy, lifecycle: &Lifecycle) {
+    match connection.protocol {
+        Protocol::Http1 => http1::serve(stream, connection, proxy, lifecycle).await,
+        Protocol::Http2 => http2::serve(stream, Buffer::default(), &connection, proxy, lifecycle).await,
     }
 }
 

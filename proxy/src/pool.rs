@@ -2,7 +2,7 @@
 //!
 //! A pool serves one endpoint of one service, so a connection whose peer was verified for one service never
 //! carries a request to another. A connection is reused only while both certificates that made it still hold:
-//! not after ours was renewed, not after the peer's has ended.
+//! not after ours was renewed, not when the peer's is about to end. When that has ended, what is under way is cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use api::config::Protocol;
 use daemon::Clock;
-use identity::Source;
 use identity::tls;
-use jiff::Timestamp;
+use identity::{Source, Tenure};
 use model::SpiffeId;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -84,7 +83,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Credentials {
     own_serial: String,
-    peer_not_after: Timestamp,
+    pub tenure: Tenure,
 }
 
 #[derive(Debug)]
@@ -232,7 +231,7 @@ impl Pool {
                 stream.set_nodelay(true)?;
                 Ok(Connection::plain(stream, Some(leaving)))
             }
-            Target::Mesh { address, http1, http2, source, .. } => {
+            Target::Mesh { address, http1, http2, source, clock } => {
                 let tls = match protocol {
                     Protocol::Http1 => http1,
                     Protocol::Http2 => http2,
@@ -245,7 +244,8 @@ impl Pool {
                 let name = ServerName::IpAddress(address.ip().into());
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
                 let peer = tls::peer(stream.get_ref().1).ok_or(ConnectError::NoPeer)?;
-                let credentials = Some(Credentials { own_serial, peer_not_after: peer.not_after });
+                let tenure = Tenure::new(clock.now(), peer.not_after);
+                let credentials = Some(Credentials { own_serial, tenure });
                 let stream = Stream::Client(Box::new(stream));
                 Ok(Connection { stream, credentials, leaving: None, reused: false })
             }
@@ -257,7 +257,7 @@ impl Pool {
             (Target::Plain(_) | Target::Outside { .. }, None) => true,
             (Target::Mesh { source, clock, .. }, Some(credentials)) => {
                 credentials.own_serial == source.current().svid.serial
-                    && clock.now() < credentials.peer_not_after
+                    && clock.now() < credentials.tenure.drain_from
             }
             _ => false,
         }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use api::config::Protocol;
 use daemon::Clock;
 use http::Response;
-use identity::Source;
 use identity::tls::Peer;
+use identity::{Source, Tenure};
 use model::{Action, Principal};
 
 use crate::admission;
 use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
+use crate::cutter::Cutter;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
 use crate::framing::Malformed;
@@ -44,6 +45,8 @@ pub(crate) struct Proxy {
     pub current: Current,
     pub checker: Checker,
     pub observers: Arc<Observers>,
+    /// The connections that are to be cut.
+    pub cutter: Cutter,
     pub clock: Clock,
 }
 
@@ -55,6 +58,8 @@ pub(crate) struct Connection {
     pub address: IpAddr,
     /// Who is at the other end, if it was verified.
     pub peer: Option<Peer>,
+    /// How long it may be used, by the peer's certificate; for ever without one.
+    pub tenure: Option<Tenure>,
     /// The requests that have come the same way.
     pub load: Load,
     /// Where it was meant to go, if the kernel has redirected it here.

@@ -19,4 +19,5 @@ mod setting;
 mod smuggling;
 mod staleness;
 mod streams;
+mod tenure;
 mod wire;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::config::Protocol;
 use daemon::Lifecycle;
 use http::Response;
+use identity::Tenure;
 use jiff::Timestamp;
 use model::Principal;
 use tokio::time::Instant;
@@ -116,12 +117,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// When the connection is to take no more requests: when the proxy stops, or when the certificate that
-    /// authenticated the peer ends. The peer connects again, with its next certificate.
+    /// When the connection is to take no more requests: when the proxy stops, or when its tenure nears its end. The
+    /// peer connects again, with its next certificate.
     pub(crate) async fn end(&self) {
         let expiry = async {
-            match &self.connection.peer {
-                Some(peer) => self.proxy.clock.sleep_until(peer.not_after).await,
+            match &self.connection.tenure {
+                Some(tenure) => self.proxy.clock.sleep_until(tenure.drain_from).await,
                 None => std::future::pending().await,
             }
         };
@@ -133,8 +134,8 @@ impl<'a> Session<'a> {
 
     /// Whether that is so now.
     fn has_ended(&self) -> bool {
-        let expired = |peer: &identity::tls::Peer| self.proxy.clock.now() >= peer.not_after;
-        self.lifecycle.is_stopping() || self.connection.peer.as_ref().is_some_and(expired)
+        let drains = |tenure: &Tenure| self.proxy.clock.now() >= tenure.drain_from;
+        self.lifecycle.is_stopping() || self.connection.tenure.as_ref().is_some_and(drains)
     }
 
     async fn exchange(&self, down: &mut Downstream, memo: &mut Memo, received: Received) -> After {

@@ -11,19 +11,19 @@ use super::setting::*;
 use crate::app::Bound;
 
 /// A proxy of `cart`, whose application calls `shop`'s instances at `endpoints`.
-async fn caller(setting: &Setting, endpoints: &[(&str, SocketAddr)]) -> Bound {
+pub(super) async fn caller(setting: &Setting, endpoints: &[(&str, SocketAddr)]) -> Bound {
     let proxy = setting.proxy("cart", "127.0.0.1:1".parse().unwrap()).await;
     point(setting, endpoints).await;
     until_known(&proxy, endpoints.len()).await;
     proxy
 }
 
-async fn point(setting: &Setting, endpoints: &[(&str, SocketAddr)]) {
+pub(super) async fn point(setting: &Setting, endpoints: &[(&str, SocketAddr)]) {
     setting.policyd.change(|config| config.services = vec![service("shop", endpoints)]).await;
 }
 
 /// Several proxies watch policyd, and only one acknowledgement was waited for.
-async fn until_known(proxy: &Bound, endpoints: usize) {
+pub(super) async fn until_known(proxy: &Bound, endpoints: usize) {
     let known = |config: &Config| {
         config.mesh.services.iter().any(|shop| shop.name == "shop" && shop.endpoints.len() == endpoints)
     };
