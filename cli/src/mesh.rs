@@ -302,6 +302,7 @@ async fn prepare_one(
         decision_log: options.decision_logs.as_deref().map(|folder| decision_log(folder, &instance.name)),
         workers: 0,
         max_requests: proxy::config::MAX_REQUESTS,
+        max_connections: proxy::config::MAX_CONNECTIONS,
         base_dir: options.bundle.clone(),
     };
     let listeners = proxy::app::bind(&config)

@@ -3,6 +3,7 @@
 //! In reading order:
 //! - [`clock`]: the one place that reads the wall clock, [`Clock`];
 //! - [`lifecycle`]: tasks, stopping and draining, [`Lifecycle`];
+//! - [`descriptors`]: how many files and sockets there may be, and for whom;
 //! - [`readiness`]: what a daemon still waits for, [`Readiness`];
 //! - [`metrics`]: the Prometheus registry, [`Metrics`];
 //! - [`admin`]: `/metrics`, `/healthz` and `/readyz` over HTTP, [`Admin`];
@@ -17,6 +18,7 @@
 pub mod admin;
 pub mod clock;
 pub mod config_file;
+pub mod descriptors;
 pub mod excerpt;
 pub mod finding;
 pub mod lifecycle;

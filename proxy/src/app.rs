@@ -12,6 +12,7 @@ use identity::Source;
 use identity::client::Event;
 use identity::tls::{self, ClientAuth};
 
+use crate::accept::Capacity;
 use crate::access_log::AccessLog;
 use crate::applied::{Applier, Current};
 use crate::check::Checker;
@@ -204,9 +205,8 @@ impl Frame {
         drop(self.lifecycle.spawn(cutting));
         let sweeping = sweep::until_stopped(Arc::clone(&proxy), self.lifecycle.clone());
         drop(self.lifecycle.spawn(sweeping));
-        for (number, listeners) in
-            sockets.listeners(&source, &proxy.clock, config.max_requests).into_iter().enumerate()
-        {
+        let most = (config.max_requests, config.max_connections);
+        for (number, listeners) in sockets.listeners(&source, &proxy.clock, most).into_iter().enumerate() {
             let (proxy, lifecycle) = (Arc::clone(&proxy), self.lifecycle.clone());
             if config.workers > 0 {
                 worker::start(number, listeners, proxy, lifecycle).context("a thread can't be started")?;
@@ -274,12 +274,19 @@ impl Addresses {
 }
 
 impl Sockets {
-    /// The listeners of each worker.
-    fn listeners(self, source: &Source, clock: &Clock, requests_max: usize) -> Vec<Vec<Listener>> {
+    /// The listeners of each worker, with the most requests of each and the most connections of all.
+    fn listeners(
+        self,
+        source: &Source,
+        clock: &Clock,
+        (requests, connections): (usize, usize),
+    ) -> Vec<Vec<Listener>> {
+        let capacity = Capacity::new(connections);
         let mutual = tls::server_config(source, clock.clone(), ClientAuth::Required, pool::ALPN_OF_SERVER);
         let listener = |(direction, socket)| {
             let tls = (direction == Direction::Inbound).then(|| Arc::clone(&mutual));
-            Listener { socket, direction, load: Load::new(requests_max), tls }
+            let (load, capacity) = (Load::new(requests), capacity.clone());
+            Listener { socket, direction, load, capacity, tls }
         };
         self.of_workers.into_iter().map(|sockets| sockets.into_iter().map(listener).collect()).collect()
     }

@@ -61,6 +61,8 @@ pub struct Config {
     pub workers: usize,
     /// How many requests may be under way at once, of each way in and worker.
     pub max_requests: usize,
+    /// How many connections there may be from all callers together.
+    pub max_connections: usize,
     /// Where relative file names of report handlers start.
     pub base_dir: PathBuf,
 }
@@ -74,6 +76,9 @@ const WORKERS: RangeInclusive<u64> = 1..=WORKERS_MAX;
 /// The requests that may be under way at once, if not said.
 pub const MAX_REQUESTS: usize = 4096;
 const MAX_REQUESTS_RANGE: (RangeInclusive<u64>, u64) = (1..=1_000_000, MAX_REQUESTS as u64);
+/// The connections that callers may have, if not said and if the limit of open files has room for them.
+pub const MAX_CONNECTIONS: usize = 100_000;
+const MAX_CONNECTIONS_RANGE: (RangeInclusive<u64>, u64) = (1..=10_000_000, MAX_CONNECTIONS as u64);
 /// How many decision logs are kept besides the one that is written.
 const KEEP: (RangeInclusive<u64>, u64) = (0..=1000, 8);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -102,6 +107,7 @@ struct RawConfig {
     decision_log: Option<RawDecisionLog>,
     workers: Option<Spanned<u64>>,
     max_requests: Option<Spanned<u64>>,
+    max_connections: Option<Spanned<u64>>,
     report_files: Option<PathBuf>,
 }
 
@@ -163,6 +169,7 @@ impl Reader<'_> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         let workers = self.number(raw.workers.as_ref(), &(WORKERS, cores.min(WORKERS_MAX)));
         let max_requests = self.number(raw.max_requests.as_ref(), &MAX_REQUESTS_RANGE);
+        let max_connections = self.number(raw.max_connections.as_ref(), &MAX_CONNECTIONS_RANGE);
         let decision_log = raw.decision_log.map(|raw| self.decision_log(&raw));
         Some(Config {
             instance: instance?,
@@ -192,6 +199,7 @@ impl Reader<'_> {
             },
             workers: usize::try_from(workers?).ok()?,
             max_requests: usize::try_from(max_requests?).ok()?,
+            max_connections: usize::try_from(max_connections?).ok()?,
             base_dir: raw.report_files.map_or_else(|| self.folder.to_owned(), |path| self.folder.join(path)),
         })
     }

@@ -3,8 +3,8 @@
 //!
 //! # Layout
 //! In the order in which a request meets them:
-//! - `worker`: the threads; `listener`: accepts connections, over TLS where it must; `cutter`: ends those whose
-//!   certificates have ended; `stream`: their bytes;
+//! - `worker`: the threads; `accept`: takes connections while there is room; `listener`: serves them, over TLS where it
+//!   must; `cutter`: ends those whose certificates have ended; `stream`: their bytes;
 //! - `intercept`: what the kernel has redirected here, and where it was meant to go;
 //! - `proxy_protocol`: who really called, as a load balancer says;
 //! - `http1`, `http2`: the protocols; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
@@ -29,6 +29,7 @@
 //! - Trailers pass, except those that say what a head would have to (`http1::trailers`). To callers that speak
 //!   HTTP/1.0, chunked responses go without their chunks, and the connection ends with them.
 
+mod accept;
 mod access_log;
 mod admission;
 pub mod app;

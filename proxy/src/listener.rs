@@ -9,9 +9,10 @@ use daemon::Lifecycle;
 use identity::{Tenure, tls};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
+use crate::accept::{Arrivals, Capacity};
 use crate::exchange::Direction;
 use crate::http1::{self, Buffer};
 use crate::http2;
@@ -20,12 +21,8 @@ use crate::load::Load;
 use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
 
-/// The most connections a listener holds; callers beyond them wait to be accepted.
-const CONNECTIONS_MAX: u32 = 10_000;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// After an error of accept, most often a lack of file descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// One listening socket and what comes through it.
 #[derive(Debug)]
@@ -34,6 +31,8 @@ pub(crate) struct Listener {
     pub direction: Direction,
     /// The requests that come this way.
     pub load: Load,
+    /// The connections of this proxy.
+    pub capacity: Capacity,
     /// For listeners that demand a verified peer.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -46,44 +45,29 @@ impl Listener {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(direction, %error, "can't listen"),
         };
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        let (metrics, capacity) = (&proxy.observers.metrics, self.capacity);
+        let mut arrivals = Arrivals { socket, direction, capacity, metrics, told: None };
         let acceptor = self.tls.map(TlsAcceptor::from);
-        loop {
-            let next = async {
-                let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-                Some((permit, socket.accept().await))
-            };
-            let accepted = tokio::select! {
-                () = lifecycle.stopping() => break,
-                accepted = next => accepted,
-            };
-            match accepted {
-                Some((permit, Ok((stream, address)))) => {
-                    let open = proxy.observers.metrics.connection_opened(direction);
-                    let serve = serve(
-                        stream,
-                        address,
-                        self.direction,
-                        self.load.clone(),
-                        acceptor.clone(),
-                        Arc::clone(&proxy),
-                        lifecycle.clone(),
-                    );
-                    drop(lifecycle.spawn(async move {
-                        serve.await;
-                        drop((permit, open));
-                    }));
-                }
-                Some((_, Err(error))) => {
-                    tracing::warn!(direction, %error, "can't accept a connection");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
-                None => break,
-            }
+        let connections = TaskTracker::new();
+        while let Some((stream, address, place)) = arrivals.next(&lifecycle).await {
+            let open = metrics.connection_opened(direction);
+            let serve = serve(
+                stream,
+                address,
+                self.direction,
+                self.load.clone(),
+                acceptor.clone(),
+                Arc::clone(&proxy),
+                lifecycle.clone(),
+            );
+            drop(lifecycle.spawn(connections.track_future(async move {
+                serve.await;
+                drop((place, open));
+            })));
         }
-        drop(socket);
-        // Never an error: nobody closes the semaphore.
-        let _all = permits.acquire_many(CONNECTIONS_MAX).await;
+        drop(arrivals);
+        connections.close();
+        connections.wait().await;
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     ejections: Family<EndpointLabels, Counter>,
     renewals: Family<OutcomeLabels, Counter>,
     open_connections: Family<DirectionLabels, Gauge>,
+    full: Family<DirectionLabels, Counter>,
+    not_accepted: Family<DirectionLabels, Counter>,
     cache_entries: Gauge,
     certificate_expiry: Gauge,
     policyd_connected: Gauge,
@@ -115,6 +117,8 @@ impl Metrics {
             ejections: Family::default(),
             renewals: Family::default(),
             open_connections: Family::default(),
+            full: Family::default(),
+            not_accepted: Family::default(),
             cache_entries: Gauge::default(),
             certificate_expiry: Gauge::default(),
             policyd_connected: Gauge::default(),
@@ -145,6 +149,12 @@ impl Metrics {
             all.register("upstream_ejections", "Times an endpoint was left out", self.ejections.clone());
             all.register("certificate_renewals", "Tries to get the next certificate", self.renewals.clone());
             all.register("open_connections", "Connections accepted and open", self.open_connections.clone());
+            all.register("connections_full", "Times a caller had to wait for room", self.full.clone());
+            all.register(
+                "accept_failures",
+                "Connections that could not be accepted",
+                self.not_accepted.clone(),
+            );
             all.register("decision_cache_entries", "Cached decisions", self.cache_entries.clone());
             all.register(
                 "certificate_expiry_timestamp_seconds",
@@ -269,6 +279,16 @@ impl Metrics {
     /// Counts the lines of the log called `log` that are lost.
     pub(crate) fn dropped_log_lines(&self, log: &'static str) -> Counter {
         self.dropped_log_lines.get_or_create(&LogLabels { log }).clone()
+    }
+
+    /// There was no room for another connection.
+    pub(crate) fn full(&self, direction: &'static str) {
+        self.full.get_or_create(&DirectionLabels { direction }).inc();
+    }
+
+    /// A connection could not be accepted.
+    pub(crate) fn not_accepted(&self, direction: &'static str) {
+        self.not_accepted.get_or_create(&DirectionLabels { direction }).inc();
     }
 
     /// A connection was accepted.

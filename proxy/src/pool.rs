@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use api::config::Protocol;
 use daemon::Clock;
+use daemon::descriptors::{self, budget};
 use identity::tls;
 use identity::{Source, Tenure};
 use model::SpiffeId;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -75,6 +77,8 @@ pub(crate) struct Connection {
     credentials: Option<Credentials>,
     /// Notes the connection as one that leaves the mesh.
     leaving: Option<Leaving>,
+    /// Its place among the connections to upstreams.
+    descriptor: SemaphorePermit<'static>,
     /// Whether it has served a request before.
     pub reused: bool,
 }
@@ -107,14 +111,32 @@ pub(crate) enum ConnectError {
     /// Another request tried at the same time, and failed.
     #[error("no connection for a request that waited for the same")]
     Together,
+    /// This process may have no more of them open.
+    #[error("too many connections to upstreams are open: raise the limit of open files")]
+    Full,
     /// It speaks no HTTP/2.
     #[error("{0}")]
     Http2(#[from] h2::Error),
 }
 
+impl ConnectError {
+    /// Whether the reason is here, and says nothing of the peer.
+    pub(crate) fn is_ours(&self) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Io(error) => descriptors::are_exhausted(error),
+            _ => false,
+        }
+    }
+}
+
 impl Connection {
-    const fn plain(stream: TcpStream, leaving: Option<Leaving>) -> Self {
-        Self { stream: Stream::Plain(stream), credentials: None, leaving, reused: false }
+    const fn plain(
+        stream: TcpStream,
+        leaving: Option<Leaving>,
+        descriptor: SemaphorePermit<'static>,
+    ) -> Self {
+        Self { stream: Stream::Plain(stream), credentials: None, leaving, descriptor, reused: false }
     }
 }
 
@@ -201,7 +223,8 @@ impl Pool {
         }
         let lease = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let connection = self.connect_without_timeout(Protocol::Http2).await?;
-            Ok(links.open(connection.stream, connection.credentials, connection.leaving).await?)
+            let Connection { stream, credentials, leaving, descriptor, .. } = connection;
+            Ok(links.open(stream, credentials, (leaving, descriptor)).await?)
         });
         let lease = lease.await.unwrap_or(Err(ConnectError::Timeout));
         if lease.is_err() {
@@ -220,16 +243,17 @@ impl Pool {
     }
 
     async fn connect_without_timeout(&self, protocol: Protocol) -> Result<Connection, ConnectError> {
+        let descriptor = budget().upstreams.try_acquire().map_err(|_full| ConnectError::Full)?;
         match &self.target {
             Target::Plain(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::plain(stream, None))
+                Ok(Connection::plain(stream, None, descriptor))
             }
             Target::Outside { address, outgoing } => {
                 let (stream, leaving) = outgoing.connect(*address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::plain(stream, Some(leaving)))
+                Ok(Connection::plain(stream, Some(leaving), descriptor))
             }
             Target::Mesh { address, http1, http2, source, clock } => {
                 let tls = match protocol {
@@ -247,7 +271,7 @@ impl Pool {
                 let tenure = Tenure::new(clock.now(), peer.not_after);
                 let credentials = Some(Credentials { own_serial, tenure });
                 let stream = Stream::Client(Box::new(stream));
-                Ok(Connection { stream, credentials, leaving: None, reused: false })
+                Ok(Connection { stream, credentials, leaving: None, descriptor, reused: false })
             }
         }
     }

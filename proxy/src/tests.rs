@@ -11,6 +11,7 @@ mod http2;
 mod http2_hostile;
 mod http2_upstream;
 mod mesh;
+mod overload;
 mod pki;
 mod policyd;
 mod proxy_protocol;

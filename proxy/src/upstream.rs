@@ -142,7 +142,7 @@ impl<'a> Attempts<'a> {
 
     fn unreached(&mut self, endpoint: Arc<Endpoint>, error: &ConnectError) {
         let (service, instance) = (&self.service.name, &endpoint.instance);
-        if endpoint.failed(Instant::now()) {
+        if !error.is_ours() && endpoint.failed(Instant::now()) {
             self.metrics.ejected(service, instance);
         }
         tracing::warn!(%service, %instance, address = endpoint.address, %error, "an upstream can't be reached");

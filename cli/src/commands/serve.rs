@@ -50,8 +50,9 @@ impl Logs {
     }
 }
 
-/// Runs `work` on a runtime of its own.
+/// Runs `work`, which is a daemon's, on a runtime of its own.
 pub(super) fn on_runtime(work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    daemon::descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(work)
 }

@@ -23,7 +23,7 @@ use super::response_head::write_own;
 use crate::applied::Applied;
 use crate::exchange::{Arrival, Record};
 use crate::framing::{self, BodyLength, Malformed};
-use crate::http2;
+use crate::http2::{self, grpc};
 use crate::ids;
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
@@ -58,6 +58,15 @@ pub(crate) enum After {
     Close,
     /// The end, though the caller may still be sending.
     Linger,
+}
+
+/// What is known of a request that is refused before it has a form.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Line<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// Whether its caller reads the answer as one to a call of gRPC.
+    pub is_call: bool,
 }
 
 /// What the next head is.
@@ -150,7 +159,7 @@ impl<'a> Session<'a> {
         let request = match request {
             Ok(request) => request,
             Err((malformed, is_head)) => {
-                let answer = self.refuse_early(memo, arrival, ("", ""), &malformed.into());
+                let answer = self.refuse_early(memo, arrival, Line::default(), &malformed.into());
                 // What follows has no sure start.
                 down.read = Buffer::default();
                 return down.answer(&answer, arrival.at, is_head, After::Linger).await;
@@ -166,7 +175,8 @@ impl<'a> Session<'a> {
         match forward {
             Ok(forward) => self.pass(down, memo, arrival, &applied, (&request, &forward)).await,
             Err(refusal) => {
-                let line = (request.method(), request.target().map_or("", |target| target.path));
+                // No call of gRPC comes by HTTP/1.1.
+                let line = Line { is_call: false, ..Line::of(&request) };
                 let answer = self.refuse_early(memo, arrival, line, &refusal);
                 let after = self.after_refusal(down, &request);
                 down.answer(&answer, arrival.at, request.method() == "HEAD", after).await
@@ -218,15 +228,19 @@ impl<'a> Session<'a> {
         &self,
         memo: &mut Memo,
         arrival: Arrival<'_>,
-        (method, path): (&str, &str),
+        line: Line<'_>,
         refusal: &Refusal,
     ) -> Response<Vec<u8>> {
         let (id, traceparent) = (ids::new_request_id(), ids::new_traceparent());
         let id = std::str::from_utf8(&id).unwrap_or_default();
         let trace = std::str::from_utf8(&traceparent).ok().and_then(ids::trace_id).unwrap_or_default();
         let mut record = Record::begin(&self.proxy.observers, memo, arrival, (id, trace));
-        (record.method, record.path) = (method, path);
-        let answer = self.proxy.refuse(&mut record, refusal);
+        (record.method, record.path) = (line.method, line.path);
+        let answer = if line.is_call {
+            self.proxy.refuse_call(&mut record, refusal)
+        } else {
+            self.proxy.refuse(&mut record, refusal)
+        };
         record.answered(answer.status());
         record.response_bytes = answer.body().len() as u64;
         record.completed();
@@ -247,6 +261,13 @@ impl<'a> Session<'a> {
             Some(0) => After::Close,
             _ => After::Linger,
         }
+    }
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn of(request: &'a RequestHead) -> Self {
+        let path = request.target().map_or("", |target| target.path);
+        Self { method: request.method(), path, is_call: grpc::is_call(request.fields()) }
     }
 }
 

@@ -25,7 +25,7 @@ use super::transport::Transport;
 use super::{grpc, head};
 use crate::applied::Applied;
 use crate::exchange::{Arrival, Record};
-use crate::http1::{Buffer, Deadline, Forward, RequestHead, Session};
+use crate::http1::{Buffer, Deadline, Forward, Line, RequestHead, Session};
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
 use crate::respond::Refusal;
@@ -163,7 +163,7 @@ async fn serve_stream(session: &Session<'_>, memos: &Memos, (request, mut respon
     let read = head::of_request(&parts, !body.is_end_stream()).and_then(RequestHead::read);
     let refused = match read {
         Ok(request) => {
-            let line = (request.method(), request.target().map_or("", |target| target.path));
+            let line = Line::of(&request);
             let under_way = session.connection.load.begin();
             let applied = session.proxy.current.applied();
             let kept = applied.jwt.kept_back(session.connection.direction);
@@ -180,7 +180,10 @@ async fn serve_stream(session: &Session<'_>, memos: &Memos, (request, mut respon
                 Err(refusal) => session.refuse_early(&mut memo, arrival, line, &refusal),
             }
         }
-        Err(malformed) => session.refuse_early(&mut memo, arrival, ("", ""), &malformed.into()),
+        Err(malformed) => {
+            let line = Line { is_call: grpc::is_call_of(&parts.headers), ..Line::default() };
+            session.refuse_early(&mut memo, arrival, line, &malformed.into())
+        }
     };
     answer::send(&mut respond, refused, arrival.at, to_head);
     memos.put(memo);

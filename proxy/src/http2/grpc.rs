@@ -33,6 +33,11 @@ pub(crate) fn is_call(fields: Fields<'_>) -> bool {
     fields.named("content-type").any(is_grpc)
 }
 
+/// The same of a head that has no form yet.
+pub(super) fn is_call_of(fields: &HeaderMap) -> bool {
+    fields.get_all(CONTENT_TYPE).iter().filter_map(|value| value.to_str().ok()).any(is_grpc)
+}
+
 fn is_grpc(content_type: &str) -> bool {
     const GRPC: &str = "application/grpc";
     let begins = content_type.get(..GRPC.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(GRPC));

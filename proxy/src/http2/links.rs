@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::guard::Guard;
@@ -30,13 +31,16 @@ pub(crate) struct Links {
     pub failures: AtomicUsize,
 }
 
+/// Where a connection is noted while it is open.
+type Noted = (Option<Leaving>, SemaphorePermit<'static>);
+
 /// One connection.
 #[derive(Debug)]
 struct Link {
     send: SendRequest<Bytes>,
     credentials: Option<Credentials>,
-    /// Notes the connection as one that leaves the mesh.
-    _leaving: Option<Leaving>,
+    /// Notes the connection as one that leaves the mesh; and its place among those to upstreams.
+    _noted: Noted,
     streams: AtomicUsize,
     served: AtomicBool,
     /// When it last took a stream.
@@ -64,7 +68,7 @@ impl Links {
         &self,
         stream: Stream,
         credentials: Option<Credentials>,
-        leaving: Option<Leaving>,
+        noted: Noted,
     ) -> Result<Lease, h2::Error> {
         let now = Instant::now();
         let transport = Transport::new(stream, Buffer::default(), Guard::of_client(now));
@@ -79,7 +83,7 @@ impl Links {
         let link = Arc::new(Link {
             send,
             credentials,
-            _leaving: leaving,
+            _noted: noted,
             streams,
             served: AtomicBool::new(false),
             used: Mutex::new(now),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::config::Protocol;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use identity::Source;
 use model::{Action, Decision};
 
 use super::http1::ingress;
@@ -105,6 +106,24 @@ async fn a_call_without_an_application_is_unavailable() {
     let proxy = shop(&setting, "127.0.0.1:1".parse().unwrap()).await;
     let mut caller = Caller::connect(ingress(&proxy)).await;
     assert_eq!(status(&refused(&mut caller, call("/a.B/C")).await.headers), "14");
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_before_it_is_decided_is_told_so_as_a_call() {
+    let setting = Setting::new().await;
+    let source = Source::fixed(setting.pki.identity(&id("shop"), HOUR));
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let proxy = setting.proxy_with("shop", nobody, source, |config| config.max_requests = 0).await;
+    proxy.readiness.until_ready().await;
+    let mut caller = Caller::connect(ingress(&proxy)).await;
+    let told = refused(&mut caller, call("/a.B/C")).await.headers;
+    assert_eq!((status(&told), told["retry-after"].as_bytes()), ("14", b"1".as_slice()));
+    // Who makes no call is told by HTTP.
+    let (response, _body) = caller.open(request("POST", "http://shop/a.B/C")).await;
+    assert_eq!(response.await.unwrap().status(), 503);
+    let mut two = call("/a.B/C");
+    two.headers_mut().append("host", "other".parse().unwrap());
+    assert_eq!(status(&refused(&mut caller, two).await.headers), "3");
 }
 
 #[tokio::test]

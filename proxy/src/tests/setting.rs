@@ -106,6 +106,7 @@ impl Setting {
             decision_log: None,
             workers: 0,
             max_requests: 4096,
+            max_connections: 1000,
             base_dir: std::path::PathBuf::new(),
         };
         change(&mut config);
