@@ -290,6 +290,7 @@ async fn prepare_one(
         outbound: loopback(),
         ingress,
         proxy_protocol: None,
+        forwarding: proxy::config::Forwarding::default(),
         admin: loopback(),
         // Known once the service is started.
         application: String::new(),

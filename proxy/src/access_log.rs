@@ -1,6 +1,7 @@
 //! The access log: one JSON object a line, one line a request.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use daemon::{Lifecycle, LineWriter};
@@ -33,6 +34,7 @@ pub(crate) struct Line<'a> {
     pub trace_id: &'a str,
     pub request_id: &'a str,
     pub principal: &'a str,
+    pub client: IpAddr,
     pub service: &'a str,
     pub method: &'a str,
     pub path: &'a str,
@@ -118,6 +120,7 @@ mod tests {
             trace_id: "t",
             request_id: "r",
             principal: "unauthenticated",
+            client: IpAddr::from([192, 0, 2, 1]),
             service: "shop",
             method: "GET",
             path: "/a\"\n{",
@@ -143,7 +146,7 @@ mod tests {
             String::from_utf8(text(&line)).unwrap(),
             concat!(
                 r#"{"ts":"2026-01-01T00:00:00Z","direction":"ingress","trace_id":"t","request_id":"r","#,
-                r#""principal":"unauthenticated","service":"shop","method":"GET","path":"/a\"\n{","status":400,"#,
+                r#""principal":"unauthenticated","client":"192.0.2.1","service":"shop","method":"GET","path":"/a\"\n{","status":400,"#,
                 r#""complete":true,"error":"bad_request","request_bytes":0,"response_bytes":7,"duration_us":12}"#,
                 "\n"
             )

@@ -182,6 +182,7 @@ impl Frame {
         let proxy = Arc::new(Proxy {
             interception,
             proxy_protocol: config.proxy_protocol,
+            forwarding: config.forwarding,
             service: config.service,
             application: Arc::new(Service::application(
                 config.instance,

@@ -21,6 +21,7 @@ use crate::worker::WORKERS_MAX;
 pub use crate::access_log::Destination as AccessLogDestination;
 pub use crate::decision_log::Destination as DecisionLogDestination;
 pub use crate::intercept::{Intercept, OutboundTo};
+pub use crate::introduction::Forwarding;
 pub use crate::policy_client::Address;
 pub use crate::proxy_protocol::ProxyProtocol;
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub ingress: Option<SocketAddr>,
     /// Whether callers of `ingress` are load balancers, who say who calls.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// What is believed of the hops before the caller.
+    pub forwarding: Forwarding,
     /// For operators.
     pub admin: SocketAddr,
     /// The application behind this proxy, `host:port`.
@@ -92,6 +95,8 @@ struct RawConfig {
     outbound: Spanned<String>,
     ingress: Option<Spanned<String>>,
     proxy_protocol_from: Option<Spanned<Vec<String>>>,
+    trusted_hops: Option<Spanned<u64>>,
+    client_cert: Option<Spanned<String>>,
     admin: Option<Spanned<String>>,
     application: Option<Spanned<String>>,
     intercept: Option<Spanned<bool>>,
@@ -156,6 +161,8 @@ impl Reader<'_> {
         let outbound = self.socket(&raw.outbound);
         let ingress = raw.ingress.map(|value| self.socket(&value));
         let proxy_protocol = self.proxy_protocol(raw.proxy_protocol_from, ingress.is_some());
+        let forwarding =
+            self.forwarding(raw.trusted_hops.as_ref(), raw.client_cert.as_ref(), ingress.is_some());
         let admin = raw.admin.map_or(Some(ANY_PORT), |value| self.socket(&value));
         let intercept = self.intercept(raw.intercept, raw.outbound_to, raw.ports);
         let application = self.application(raw.application, intercept.as_ref());
@@ -181,6 +188,7 @@ impl Reader<'_> {
                 None => None,
             },
             proxy_protocol: proxy_protocol?,
+            forwarding: forwarding?,
             admin: admin?,
             application: application?,
             intercept: intercept?,

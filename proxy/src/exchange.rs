@@ -2,6 +2,7 @@
 //!
 //! When the response has ended, or was given up, the record is dropped, and what came of the request is told.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ pub(crate) struct Record<'a> {
     /// The trace id within `traceparent`.
     pub trace_id: &'a str,
     pub principal: &'a Principal,
+    /// Where the caller is, as policies see it.
+    pub client: IpAddr,
     /// The service called; empty while it is not known to be one.
     pub service: &'a str,
     pub method: &'a str,
@@ -113,6 +116,8 @@ pub(crate) struct Arrival<'a> {
     pub at: Timestamp,
     pub direction: Direction,
     pub principal: &'a Principal,
+    /// Who sits at the other end of the connection.
+    pub client: IpAddr,
 }
 
 impl<'a> Record<'a> {
@@ -132,6 +137,7 @@ impl<'a> Record<'a> {
             request_id,
             trace_id,
             principal: arrival.principal,
+            client: arrival.client.to_canonical(),
             service: "",
             method: "",
             path: "",
@@ -245,6 +251,7 @@ impl<'a> Record<'a> {
             trace_id: self.trace_id,
             request_id: self.request_id,
             principal: self.principal.as_str(),
+            client: self.client,
             service: self.service,
             method: self.method,
             path: self.path,

@@ -22,6 +22,7 @@ pub(crate) enum Known {
     ForwardedFor,
     ForwardedProto,
     ForwardedHost,
+    ClientCert,
     /// Only Tidegate says it.
     Own,
     RequestId,
@@ -201,7 +202,7 @@ fn known(name: &[u8]) -> Known {
         17 if is("x-forwarded-proto") => Known::ForwardedProto,
         18 if is("proxy-authenticate") => Known::Hop,
         19 if is("proxy-authorization") => Known::Hop,
-        23 if is("x-forwarded-client-cert") => Known::Own,
+        23 if is("x-forwarded-client-cert") => Known::ClientCert,
         25 if is("proxy-authentication-info") => Known::Hop,
         12.. if name.get(..11).is_some_and(|begin| begin.eq_ignore_ascii_case(b"x-tidegate-")) => Known::Own,
         _ => Known::Other,

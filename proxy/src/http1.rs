@@ -25,7 +25,7 @@ mod tunnel;
 pub(crate) use buffer::Buffer;
 pub(crate) use deadline::Deadline;
 pub(crate) use downstream::{After, Downstream, Line, Session, serve};
-pub(crate) use forward::{Forward, Introduction};
+pub(crate) use forward::Forward;
 pub(crate) use pipe::{Framing, poll_write_all};
 pub(crate) use request_head::RequestHead;
 pub(crate) use response_head::{BadResponse, Onward, ResponseHead};

@@ -8,7 +8,7 @@
 //! - `intercept`: what the kernel has redirected here, and where it was meant to go;
 //! - `proxy_protocol`: who really called, as a load balancer says;
 //! - `http1`, `http2`: the protocols; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
-//! - `path`, `ids`: parts of the one form in which a request is decided on and forwarded;
+//! - `path`, `ids`, `introduction`: parts of the one form in which a request is decided on and forwarded;
 //! - `load`: whether there is room for one more;
 //! - `request`: where it goes, and whether it may: a table of contents of what follows;
 //! - `jwt`: who its end user is;
@@ -51,6 +51,7 @@ mod http1;
 mod http2;
 mod ids;
 mod intercept;
+mod introduction;
 mod jwt;
 mod limits;
 mod listener;

@@ -19,9 +19,10 @@ use crate::cutter::Cutter;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
 use crate::framing::Malformed;
-use crate::http1::{Forward, Introduction, RequestHead};
+use crate::http1::{Forward, RequestHead};
 use crate::http2::grpc;
 use crate::intercept::{Interception, Original};
+use crate::introduction::{Forwarding, Introduction};
 use crate::limits::Balance;
 use crate::load::Load;
 use crate::path::Query;
@@ -40,6 +41,8 @@ pub(crate) struct Proxy {
     pub interception: Interception,
     /// What callers of the ingress begin with, if anything.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// What is believed of earlier hops.
+    pub forwarding: Forwarding,
     pub source: Source,
     pub policyd: Arc<dyn Policyd>,
     pub current: Current,
@@ -101,6 +104,7 @@ impl Proxy {
         request: &RequestHead,
         forward: &'a Forward,
     ) -> Result<Way, Refusal> {
+        record.client = forward.client().unwrap_or(record.client);
         match connection.direction {
             Direction::Outbound => self.find(record, connection, applied, forward),
             Direction::Inbound | Direction::Ingress => {
@@ -157,7 +161,7 @@ impl Proxy {
             fields: forward.fields(),
             claims: claims.as_deref(),
             operation,
-            source_ip: connection.address.to_canonical(),
+            source_ip: record.client,
             tls: connection.peer.is_some(),
             time: record.arrived,
         };
@@ -194,14 +198,15 @@ impl Proxy {
 
     /// What the application is told of the caller at the other end of `connection`.
     pub(crate) fn introduction(&self, connection: &Connection) -> Introduction {
-        let address = connection.address.to_string();
+        let address = connection.address;
+        let Forwarding { trusted_hops, appends_client_cert } = self.forwarding;
         match (&connection.peer, connection.direction) {
-            (_, Direction::Outbound) => Introduction::Nothing,
+            (_, Direction::Outbound) => Introduction::Nothing { passes_client_cert: appends_client_cert },
             (Some(peer), _) => {
                 let client_cert = format!("By={};URI={}", self.source.current().svid.id, peer.id);
-                Introduction::Mesh { address, client_cert }
+                Introduction::Mesh { address, client_cert, appends_client_cert }
             }
-            (None, _) => Introduction::Outside { address },
+            (None, _) => Introduction::Outside { address, trusted_hops },
         }
     }
 }

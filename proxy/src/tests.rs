@@ -5,6 +5,7 @@ mod clients;
 mod decision_log;
 mod end_users;
 mod enforcement;
+mod forwarded;
 mod grpc;
 mod http1;
 mod http2;

@@ -1,9 +1,13 @@
 //! How connections arrive: redirected by the kernel, or by way of load balancers.
 
+use std::ops::RangeInclusive;
+
 use serde_saphyr::Spanned;
 
-use super::{Intercept, OutboundTo, ProxyProtocol, Reader};
+use super::{Forwarding, Intercept, OutboundTo, ProxyProtocol, Reader};
 
+/// How many proxies may stand before the ingress.
+const TRUSTED_HOPS: (RangeInclusive<u64>, u64) = (0..=16, 0);
 /// The most ports of an application.
 const PORTS_MAX: usize = 64;
 
@@ -27,6 +31,25 @@ impl Reader<'_> {
             }
         }
         Some(Some(ProxyProtocol { from }))
+    }
+
+    /// What is believed of earlier hops.
+    pub(super) fn forwarding(
+        &mut self,
+        trusted_hops: Option<&Spanned<u64>>,
+        client_cert: Option<&Spanned<String>>,
+        has_ingress: bool,
+    ) -> Option<Forwarding> {
+        if let Some(written) = trusted_hops.filter(|_| !has_ingress) {
+            return self.wrong(written, "only callers of `ingress` come through load balancers");
+        }
+        let trusted_hops = usize::try_from(self.number(trusted_hops, &TRUSTED_HOPS)?).ok()?;
+        let appends_client_cert = match client_cert.map(|written| written.value.as_str()) {
+            None | Some("replace") => false,
+            Some("append") => true,
+            Some(_) => return self.wrong(client_cert?, "write `replace` or `append`"),
+        };
+        Some(Forwarding { trusted_hops, appends_client_cert })
     }
 
     /// What the kernel redirects; what is written of it counts only if anything is.

@@ -145,3 +145,19 @@ fn a_decision_log_is_a_file_that_is_rotated() {
         assert!(wrong.contains(message), "{wrong}");
     }
 }
+
+#[test]
+fn earlier_hops_are_believed_only_if_that_is_written() {
+    assert_eq!(load(GOOD).unwrap().forwarding, Forwarding::default());
+    let ingress = format!("{GOOD}ingress: 0.0.0.0:80\n");
+    let config = load(&format!("{ingress}trusted_hops: 2\nclient_cert: append\n")).unwrap();
+    assert_eq!(config.forwarding, Forwarding { trusted_hops: 2, appends_client_cert: true });
+    for (text, expected) in [
+        (format!("{GOOD}trusted_hops: 1\n"), "only callers of `ingress` come through load balancers"),
+        (format!("{ingress}trusted_hops: 17\n"), "`17` is not from 0 to 16"),
+        (format!("{GOOD}client_cert: forward\n"), "write `replace` or `append`"),
+    ] {
+        let shown = load(&text).unwrap_err();
+        assert!(shown.contains(expected), "{text}: {shown}");
+    }
+}

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::buffer::Buffer;
 use super::deadline::Deadline;
-use super::forward::{Forward, Introduction};
+use super::forward::Forward;
 use super::pipe::poll_write_all;
 use super::relay::{self, Relay};
 use super::request_head::RequestHead;
@@ -25,6 +25,7 @@ use crate::exchange::{Arrival, Record};
 use crate::framing::{self, BodyLength, Malformed};
 use crate::http2::{self, grpc};
 use crate::ids;
+use crate::introduction::Introduction;
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
 use crate::respond::Refusal;
@@ -123,6 +124,7 @@ impl<'a> Session<'a> {
             at: self.proxy.clock.now(),
             direction: self.connection.direction,
             principal: &self.principal,
+            client: self.connection.address,
         }
     }
 

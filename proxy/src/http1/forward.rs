@@ -3,34 +3,17 @@
 //! It is written first and decided on afterwards, so that nothing can come between the two.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use super::buffer::Buffer;
 use super::request_head::RequestHead;
 use crate::fields::{Field, Fields, Head, Known, part};
 use crate::framing::{self, BodyLength};
 use crate::ids;
+use crate::introduction::{self, Introduction, Named};
 use crate::jwt::KeptBack;
 use crate::path::{self, Query};
 use crate::respond::Refusal;
-
-/// What the next hop is told of the caller, the same for all requests of a connection.
-#[derive(Debug)]
-pub(crate) enum Introduction {
-    /// Nothing: the caller is our own application.
-    Nothing,
-    /// A caller from outside the mesh. What it says of earlier hops is not believed.
-    Outside {
-        /// Its address.
-        address: String,
-    },
-    /// A verified sidecar. Its word of earlier hops stands.
-    Mesh {
-        /// Its address.
-        address: String,
-        /// Both identities, in the form of Envoy's `x-forwarded-client-cert`.
-        client_cert: String,
-    },
-}
 
 /// A request in the form in which it is decided on and forwarded.
 #[derive(Debug)]
@@ -42,6 +25,7 @@ pub(crate) struct Forward {
     authority: (u32, u32),
     request_id: (u32, u32),
     trace_id: (u32, u32),
+    client: Option<IpAddr>,
 }
 
 impl Forward {
@@ -69,10 +53,12 @@ impl Forward {
         writer.text(" HTTP/1.1\r\n");
         let authority = writer.field("host", request.authority(&target).as_bytes());
         writer.pass(request, introduction, kept);
-        writer.introduce(request.fields(), request.authority(&target), introduction);
+        let named = introduction.named(request.fields());
+        writer.introduce(request.fields(), request.authority(&target), introduction, named);
         let (request_id, trace_id) = writer.identify();
         writer.frame(request);
-        Ok(Self { head: writer.0, method, path, query, authority, request_id, trace_id })
+        let client = named.map(|named| named.client);
+        Ok(Self { head: writer.0, method, path, query, authority, request_id, trace_id, client })
     }
 
     /// All of it, as it is sent.
@@ -111,6 +97,11 @@ impl Forward {
     /// The host asked for, in lower case, without port.
     pub(crate) fn host(&self) -> Cow<'_, str> {
         framing::host_name(self.text(self.authority)).unwrap_or_default()
+    }
+
+    /// The caller, where it is not who sits at the other end of the connection.
+    pub(crate) const fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     /// The value of `x-request-id`.
@@ -162,7 +153,10 @@ impl Writer {
         for field in fields.iter() {
             let passes = match field.known {
                 Known::Other | Known::RequestId | Known::Traceparent => true,
-                Known::ForwardedFor => matches!(introduction, Introduction::Nothing),
+                Known::ForwardedFor => matches!(introduction, Introduction::Nothing { .. }),
+                Known::ClientCert => {
+                    matches!(introduction, Introduction::Nothing { passes_client_cert: true })
+                }
                 Known::ForwardedProto | Known::ForwardedHost => {
                     !matches!(introduction, Introduction::Outside { .. })
                 }
@@ -196,35 +190,50 @@ impl Writer {
     }
 
     /// Tells the next hop who calls, and through whom.
-    fn introduce(&mut self, fields: Fields<'_>, host: &str, introduction: &Introduction) {
+    fn introduce(
+        &mut self,
+        fields: Fields<'_>,
+        host: &str,
+        introduction: &Introduction,
+        named: Option<Named<'_>>,
+    ) {
         match introduction {
-            Introduction::Nothing => {}
-            Introduction::Outside { address } => {
-                self.field("x-forwarded-for", address.as_bytes());
-                self.field("x-forwarded-proto", b"http");
-                self.field("x-forwarded-host", host.as_bytes());
+            Introduction::Nothing { .. } => {}
+            Introduction::Outside { address, .. } => {
+                let hops = named.into_iter().flat_map(|named| named.hops(fields));
+                self.list("x-forwarded-for", hops, &address.to_string());
+                let (proto, asked) = named.map_or((None, None), |named| (named.proto, named.host));
+                self.field("x-forwarded-proto", proto.unwrap_or(b"http"));
+                self.field("x-forwarded-host", asked.unwrap_or(host.as_bytes()));
             }
-            Introduction::Mesh { address, client_cert } => {
-                let name = self.text("x-forwarded-for");
-                self.text(": ");
-                let start = self.0.bytes().len();
-                for hop in fields.tokens(Known::ForwardedFor) {
-                    self.raw(hop);
-                    self.text(", ");
-                }
-                self.text(address);
-                let end = self.0.bytes().len();
-                self.text("\r\n");
-                self.0.push(name, super::at(start, end.saturating_sub(start)));
+            Introduction::Mesh { address, client_cert, appends_client_cert } => {
+                self.list("x-forwarded-for", fields.tokens(Known::ForwardedFor), &address.to_string());
                 if fields.of(Known::ForwardedProto).next().is_none() {
                     self.field("x-forwarded-proto", b"https");
                 }
                 if fields.of(Known::ForwardedHost).next().is_none() {
                     self.field("x-forwarded-host", host.as_bytes());
                 }
-                self.field("x-forwarded-client-cert", client_cert.as_bytes());
+                let earlier =
+                    if *appends_client_cert { introduction::earlier_certs(fields) } else { Vec::new() };
+                self.list("x-forwarded-client-cert", earlier.into_iter(), client_cert);
             }
         }
+    }
+
+    /// A field that is a list, whose last member is ours.
+    fn list<'f>(&mut self, name: &str, earlier: impl Iterator<Item = &'f [u8]>, last: &str) {
+        let name = self.text(name);
+        self.text(": ");
+        let start = self.0.bytes().len();
+        for member in earlier {
+            self.raw(member);
+            self.text(", ");
+        }
+        self.text(last);
+        let end = self.0.bytes().len();
+        self.text("\r\n");
+        self.0.push(name, super::at(start, end.saturating_sub(start)));
     }
 
     /// Where the request's ids lie; those that were not passed on are made up.
@@ -293,13 +302,16 @@ mod tests {
         text.split("\r\n").filter(|line| !is_id(line)).map(str::to_owned).collect()
     }
 
-    fn outside() -> Introduction {
-        Introduction::Outside { address: "10.0.0.9".to_owned() }
+    const NOTHING: Introduction = Introduction::Nothing { passes_client_cert: false };
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
+
+    fn outside(trusted_hops: usize) -> Introduction {
+        Introduction::Outside { address: PEER, trusted_hops }
     }
 
-    fn mesh() -> Introduction {
+    fn mesh(appends_client_cert: bool) -> Introduction {
         let client_cert = "By=spiffe://a/me;URI=spiffe://a/you".to_owned();
-        Introduction::Mesh { address: "10.0.0.9".to_owned(), client_cert }
+        Introduction::Mesh { address: PEER, client_cert, appends_client_cert }
     }
 
     #[test]
@@ -319,7 +331,7 @@ mod tests {
         ];
         for (sent, expected) in table {
             let head = format!("POST / HTTP/1.1\r\nHost: shop\r\n{sent}\r\n");
-            let passed = lines(&head, &Introduction::Nothing);
+            let passed = lines(&head, &NOTHING);
             assert_eq!(passed, [&["POST / HTTP/1.1", "host: shop"], *expected].concat(), "{sent:?}");
         }
     }
@@ -329,14 +341,14 @@ mod tests {
         let sent = "GET http://Shop:80?a=b HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: evil\r\n\r\n";
         let line = ["GET /?a=b HTTP/1.1", "host: Shop:80"];
         let edge = ["x-forwarded-for: 10.0.0.9", "x-forwarded-proto: http", "x-forwarded-host: Shop:80"];
-        assert_eq!(lines(sent, &outside()), [line.as_slice(), &edge].concat());
+        assert_eq!(lines(sent, &outside(0)), [line.as_slice(), &edge].concat());
         let hop = [
             "X-Forwarded-Proto: http",
             "X-Forwarded-Host: evil",
             "x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.9",
             "x-forwarded-client-cert: By=spiffe://a/me;URI=spiffe://a/you",
         ];
-        assert_eq!(lines(sent, &mesh()), [line.as_slice(), &hop].concat());
+        assert_eq!(lines(sent, &mesh(false)), [line.as_slice(), &hop].concat());
         let first = [
             "GET / HTTP/1.1",
             "host: shop",
@@ -345,7 +357,47 @@ mod tests {
             "x-forwarded-host: shop",
             "x-forwarded-client-cert: By=spiffe://a/me;URI=spiffe://a/you",
         ];
-        assert_eq!(lines("GET / HTTP/1.1\r\nHost: shop\r\n\r\n", &mesh()), first);
+        assert_eq!(lines("GET / HTTP/1.1\r\nHost: shop\r\n\r\n", &mesh(false)), first);
+    }
+
+    #[test]
+    fn proxies_of_ours_are_believed_as_far_as_they_reach() {
+        let sent = "GET / HTTP/1.1\r\nHost: shop\r\nX-Forwarded-For: 6.6.6.6, 1.1.1.1, 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\n\r\n";
+        let line = ["GET / HTTP/1.1", "host: shop"];
+        let believed = [
+            "x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.9",
+            "x-forwarded-proto: https",
+            "x-forwarded-host: shop.example",
+        ];
+        assert_eq!(lines(sent, &outside(2)), [line.as_slice(), &believed].concat());
+        let unbelieved = ["x-forwarded-for: 10.0.0.9", "x-forwarded-proto: http", "x-forwarded-host: shop"];
+        assert_eq!(lines(sent, &outside(4)), [line.as_slice(), &unbelieved].concat());
+        let client = |hops| forward(sent, &outside(hops)).unwrap().client().map(|client| client.to_string());
+        assert_eq!([client(0), client(2), client(4)], [None, Some("1.1.1.1".to_owned()), None]);
+        let odd = sent.replace("https", "gopher").replace("X-Forwarded-Host", "x-forwarded-proto");
+        assert_eq!(lines(&odd, &outside(1))[3..], ["x-forwarded-proto: http", "x-forwarded-host: shop"]);
+    }
+
+    #[test]
+    fn certificates_are_taken_from_verified_peers_alone() {
+        let head =
+            |cert: &str| format!("GET / HTTP/1.1\r\nHost: shop\r\nX-Forwarded-Client-Cert: {cert}\r\n\r\n");
+        let passed = |cert: &str, introduction: &Introduction| {
+            let mut lines = lines(&head(cert), introduction);
+            lines.retain(|line| line.to_ascii_lowercase().starts_with("x-forwarded-client-cert: "));
+            lines
+        };
+        let ours = "By=spiffe://a/me;URI=spiffe://a/you";
+        let earlier = "By=spiffe://a/you;URI=spiffe://a/edge";
+        let none: [&str; 0] = [];
+        assert_eq!(passed(earlier, &outside(0)), none);
+        assert_eq!(passed(earlier, &outside(1)), none);
+        assert_eq!(passed(earlier, &mesh(false)), [format!("x-forwarded-client-cert: {ours}")]);
+        assert_eq!(passed(earlier, &mesh(true)), [format!("x-forwarded-client-cert: {earlier}, {ours}")]);
+        assert_eq!(passed("Subject=\"", &mesh(true)), [format!("x-forwarded-client-cert: {ours}")]);
+        assert_eq!(passed(earlier, &NOTHING), none);
+        let told = Introduction::Nothing { passes_client_cert: true };
+        assert_eq!(passed(earlier, &told), [format!("X-Forwarded-Client-Cert: {earlier}")]);
     }
 
     #[test]
@@ -353,13 +405,13 @@ mod tests {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let good = format!("X-Request-Id: abc\r\nTraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n");
         let head = |lines: &str| format!("GET / HTTP/1.1\r\nHost: shop\r\n{lines}\r\n");
-        let kept = forward(&head(&good), &Introduction::Nothing).unwrap();
+        let kept = forward(&head(&good), &NOTHING).unwrap();
         assert_eq!((kept.request_id(), kept.trace_id()), ("abc", trace));
         let zeros = format!("traceparent: 00-{}-00f067aa0ba902b7-01\r\n", "0".repeat(32));
         for sent in
             ["", "X-Request-Id: a b\r\n", &zeros, &format!("{good}Connection: x-request-id, traceparent\r\n")]
         {
-            let made = forward(&head(sent), &Introduction::Nothing).unwrap();
+            let made = forward(&head(sent), &NOTHING).unwrap();
             assert_eq!((made.request_id().len(), made.trace_id().len()), (32, 32), "{sent:?}");
             let text = std::str::from_utf8(made.bytes()).unwrap();
             for told in [

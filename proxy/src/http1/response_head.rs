@@ -130,7 +130,7 @@ impl ResponseHead {
                 Known::Connection | Known::Hop | Known::Te | Known::Expect => false,
                 Known::TransferEncoding => !onward.to_http_10,
                 Known::Upgrade => switches,
-                Known::Own => !onward.strips_own,
+                Known::Own | Known::ClientCert => !onward.strips_own,
                 _ => true,
             };
             let is_listed = || {

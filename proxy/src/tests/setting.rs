@@ -10,7 +10,7 @@ use identity::Source;
 use model::{AtomSet, FailMode, Revision};
 
 use crate::app::{self, Bound};
-use crate::config::{AccessLogDestination, Address, Config};
+use crate::config::{AccessLogDestination, Address, Config, Forwarding};
 
 pub(super) use super::application::*;
 pub(super) use super::pki::*;
@@ -95,6 +95,7 @@ impl Setting {
             outbound: any,
             ingress: Some(any),
             proxy_protocol: None,
+            forwarding: Forwarding::default(),
             admin: any,
             application: application.to_string(),
             intercept: None,
