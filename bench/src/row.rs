@@ -83,7 +83,7 @@ const MUTUAL: Row = Row { hop: Hop::Mutual, ..ACL };
 const PAIR: Row = Row { hop: Hop::Pair, rate: Some(4000), ..ACL };
 /// Its turns take place once: memory does not depend on how busy the machine is.
 const MEMORY: Row = Row { connections: 1000, closed: false, rate: Some(1000), ..ACL };
-const GRPC: Row = Row { rate: None, missing: Some("a job for HTTP/2"), ..PLAIN };
+const GRPC: Row = Row { rate: None, ..PLAIN };
 
 /// All jobs, in the order of the tables.
 pub(crate) const ROWS: [Row; 18] = [

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::daemons::{Daemon, free_addresses};
 use crate::envoy::config::RATE;
 use crate::pki::{self, DOMAIN};
-use crate::row::{CALLER, Hop, Row, SERVICE};
+use crate::row::{CALLER, Hop, Row, SERVICE, Wire};
 use crate::side::{Place, Side};
 
 /// A CA at work, for all jobs.
@@ -181,9 +181,13 @@ fn write_bundle(row: &Row, folder: &Path, upstream: SocketAddr, addresses: &Addr
 
 fn mesh(row: &Row, upstream: SocketAddr, inbound: SocketAddr, caller_inbound: SocketAddr) -> String {
     let enforcement = if row.policies > 0 { "enforce" } else { "off" };
+    let protocol = match row.wire {
+        Wire::Http | Wire::Tcp => "http1",
+        Wire::Grpc { .. } => "http2",
+    };
     format!(
         "trust_domain: {DOMAIN}\ncertificate_ttl: 1d\nservices:\n  {SERVICE}:\n    namespace: bench\n    \
-         enforcement: {enforcement}\n    instances:\n      - name: {SERVICE}-1\n        endpoint: {upstream}\n        \
+         protocol: {protocol}\n    enforcement: {enforcement}\n    instances:\n      - name: {SERVICE}-1\n        endpoint: {upstream}\n        \
          inbound: {inbound}\n  {CALLER}:\n    namespace: bench\n    instances:\n      - name: {CALLER}-1\n        \
          endpoint: {upstream}\n        inbound: {caller_inbound}\n"
     )
@@ -226,6 +230,13 @@ mod tests {
         let mutual = policies(&row("mtls"));
         let own = "principal == Workload::\"spiffe://bench.example/ns/bench/sa/caller\"";
         assert_eq!((mutual.matches("permit (").count(), mutual.matches(own).count()), (20, 1));
+    }
+
+    #[test]
+    fn a_job_of_grpc_is_for_a_service_that_speaks_http2() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let of = |id: &str| mesh(&row(id), at(1), at(2), at(3));
+        assert!(of("http1").contains("protocol: http1") && of("grpc-8x16").contains("protocol: http2"));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! A caller's connection, and the streams on it.
 //!
 //! All streams of a connection are served by the task that serves the connection. So they go on first, and what they
-//! have to say leaves together: with 16 streams at once, five responses leave by one system call. To let that task wait
-//! for its turn once more before it writes was tried, and gained nothing.
+//! have to say leaves together.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -40,21 +39,30 @@ pub(crate) async fn serve(
     lifecycle: &Lifecycle,
 ) {
     let now = Instant::now();
-    let transport = Transport::new(stream, read, Guard::of_server(now));
+    let (transport, outlet) = Transport::new(stream, read, Guard::of_server(now));
     let mut handshake = pin!(settings::server().handshake(transport));
     let session = Session::new(proxy, connection, lifecycle);
     let mut end = pin!(session.end());
     let mut deadline = Deadline::new(now, PREFACE_TIMEOUT);
-    let shaken = poll_fn(|cx| match handshake.as_mut().poll(cx) {
-        Poll::Ready(shaken) => Poll::Ready(shaken.ok()),
-        Poll::Pending if end.as_mut().poll(cx).is_ready() => Poll::Ready(None),
-        Poll::Pending => deadline.poll(cx).map(|()| None),
+    let shaken = poll_fn(|cx| {
+        let polled = handshake.as_mut().poll(cx);
+        outlet.flush(cx);
+        match polled {
+            Poll::Ready(shaken) => Poll::Ready(shaken.ok()),
+            Poll::Pending if end.as_mut().poll(cx).is_ready() => Poll::Ready(None),
+            Poll::Pending => deadline.poll(cx).map(|()| None),
+        }
     });
     let Some(http2) = shaken.await else { return };
     let memos = Memos::default();
     let serving = |stream| serve_stream(&session, &memos, stream);
     let mut streams = Streams { http2, open: FuturesUnordered::new(), deadline, state: State::Idle };
-    poll_fn(|cx| streams.poll(cx, end.as_mut(), &serving)).await;
+    poll_fn(|cx| {
+        let polled = streams.poll(cx, end.as_mut(), &serving);
+        outlet.flush(cx);
+        polled
+    })
+    .await;
 }
 
 /// Where the last requests were counted, one for each stream that was open at the same time.

@@ -3,6 +3,8 @@
 //! A connection takes new streams until its peer says that it goes away, until it has as many as the peer takes, or
 //! until the credentials that made it no longer hold. The streams that it has go on.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -71,11 +73,16 @@ impl Links {
         noted: Noted,
     ) -> Result<Lease, h2::Error> {
         let now = Instant::now();
-        let transport = Transport::new(stream, Buffer::default(), Guard::of_client(now));
-        let (send, connection) = settings::client().handshake(transport).await?;
+        let (transport, outlet) = Transport::new(stream, Buffer::default(), Guard::of_client(now));
+        let (send, mut connection) = settings::client().handshake(transport).await?;
         // It ends by itself, when the link and its last stream are gone.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = poll_fn(|cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                outlet.flush(cx);
+                polled
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, "a connection to an upstream failed");
             }
         });
