@@ -51,17 +51,11 @@ impl Listener {
         let connections = TaskTracker::new();
         while let Some((stream, address, place)) = arrivals.next(&lifecycle).await {
             let open = metrics.connection_opened(direction);
-            let serve = serve(
-                stream,
-                address,
-                self.direction,
-                self.load.clone(),
-                acceptor.clone(),
-                Arc::clone(&proxy),
-                lifecycle.clone(),
-            );
-            drop(lifecycle.spawn(connections.track_future(async move {
-                serve.await;
+            let (proxy, lifecycle) = (Arc::clone(&proxy), lifecycle.clone());
+            let (direction, load, acceptor) = (self.direction, self.load.clone(), acceptor.clone());
+            // Made where it is awaited: one that was made before would be kept twice.
+            drop(lifecycle.clone().spawn(connections.track_future(async move {
+                serve(stream, address, direction, load, acceptor, proxy, lifecycle).await;
                 drop((place, open));
             })));
         }
@@ -71,6 +65,8 @@ impl Listener {
     }
 }
 
+/// Serves a connection. What only some connections need, or only at first, is kept apart from it: it would take room
+/// for as long as the connection is open.
 async fn serve(
     mut stream: TcpStream,
     address: SocketAddr,
@@ -90,12 +86,14 @@ async fn serve(
         |peer, tenure, protocol| Connection { direction, protocol, address, peer, tenure, load, original };
     let Some(acceptor) = acceptor else {
         let connection = connection(None, None, Protocol::Http1);
-        if let Some(stream) = intercept::http_or_relayed(&proxy, stream, &connection, &lifecycle).await {
+        if let Some(stream) =
+            Box::pin(intercept::http_or_relayed(&proxy, stream, &connection, &lifecycle)).await
+        {
             http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
         }
         return;
     };
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let handshake = Box::pin(tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)));
     let handshaken = tokio::select! {
         () = lifecycle.stopping() => return,
         handshaken = handshake => handshaken,
@@ -108,7 +106,7 @@ async fn serve(
                 let stream = Stream::Server(Box::new(stream));
                 let protocol = if speaks_http2 { Protocol::Http2 } else { Protocol::Http1 };
                 let connection = connection(Some(peer), Some(tenure), protocol);
-                let serving = serve_peer(stream, connection, &proxy, &lifecycle);
+                let serving = Box::pin(serve_peer(stream, connection, &proxy, &lifecycle));
                 if !proxy.cutter.until(tenure.cut_at, serving).await {
                     tracing::info!(%address, "a connection was cut: its caller's certificate has ended");
                 }
