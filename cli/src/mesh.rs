@@ -291,6 +291,7 @@ async fn prepare_one(
         ingress,
         proxy_protocol: None,
         forwarding: proxy::config::Forwarding::default(),
+        greets_application: None,
         admin: loopback(),
         // Known once the service is started.
         application: String::new(),

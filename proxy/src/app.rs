@@ -183,6 +183,7 @@ impl Frame {
             interception,
             proxy_protocol: config.proxy_protocol,
             forwarding: config.forwarding,
+            greets_application: config.greets_application,
             service: config.service,
             application: Arc::new(Service::application(
                 config.instance,

@@ -23,7 +23,7 @@ pub use crate::decision_log::Destination as DecisionLogDestination;
 pub use crate::intercept::{Intercept, OutboundTo};
 pub use crate::introduction::Forwarding;
 pub use crate::policy_client::Address;
-pub use crate::proxy_protocol::ProxyProtocol;
+pub use crate::proxy_protocol::{ProxyProtocol, Version as ProxyProtocolVersion};
 
 /// What a proxy needs to know before it starts. Everything else it learns from policyd.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// What is believed of the hops before the caller.
     pub forwarding: Forwarding,
+    /// How the application is told who calls, before anything else on a connection.
+    pub greets_application: Option<ProxyProtocolVersion>,
     /// For operators.
     pub admin: SocketAddr,
     /// The application behind this proxy, `host:port`.
@@ -95,6 +97,7 @@ struct RawConfig {
     outbound: Spanned<String>,
     ingress: Option<Spanned<String>>,
     proxy_protocol_from: Option<Spanned<Vec<String>>>,
+    proxy_protocol_to_application: Option<Spanned<String>>,
     trusted_hops: Option<Spanned<u64>>,
     client_cert: Option<Spanned<String>>,
     admin: Option<Spanned<String>>,
@@ -161,6 +164,7 @@ impl Reader<'_> {
         let outbound = self.socket(&raw.outbound);
         let ingress = raw.ingress.map(|value| self.socket(&value));
         let proxy_protocol = self.proxy_protocol(raw.proxy_protocol_from, ingress.is_some());
+        let greets_application = self.greets_application(raw.proxy_protocol_to_application.as_ref());
         let forwarding =
             self.forwarding(raw.trusted_hops.as_ref(), raw.client_cert.as_ref(), ingress.is_some());
         let admin = raw.admin.map_or(Some(ANY_PORT), |value| self.socket(&value));
@@ -189,6 +193,7 @@ impl Reader<'_> {
             },
             proxy_protocol: proxy_protocol?,
             forwarding: forwarding?,
+            greets_application: greets_application?,
             admin: admin?,
             application: application?,
             intercept: intercept?,

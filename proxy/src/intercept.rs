@@ -65,7 +65,7 @@ pub(crate) struct Interception {
 /// Where a redirected connection was meant to go.
 #[derive(Clone, Debug)]
 pub(crate) struct Original {
-    address: SocketAddr,
+    pub address: SocketAddr,
     /// Whether it is this proxy's own connection to there.
     is_own: bool,
     /// Whoever is there, if that is outside of the mesh. Its connections end with this one.

@@ -81,9 +81,19 @@ async fn serve(
     }
     let Some(caller) = caller(&mut stream, address, direction, &proxy).await else { return };
     let original = proxy.interception.original(&stream, address);
-    let address = caller.ip().to_canonical();
-    let connection =
-        |peer, tenure, protocol| Connection { direction, protocol, address, peer, tenure, load, original };
+    let caller = SocketAddr::new(caller.ip().to_canonical(), caller.port());
+    let meant = original.as_ref().map(|original| original.address);
+    let Some(local) = meant.or_else(|| stream.local_addr().ok()) else { return };
+    let connection = |peer, tenure, protocol| Connection {
+        direction,
+        protocol,
+        caller,
+        local,
+        peer,
+        tenure,
+        load,
+        original,
+    };
     let Some(acceptor) = acceptor else {
         let connection = connection(None, None, Protocol::Http1);
         if let Some(stream) =

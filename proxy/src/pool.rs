@@ -3,6 +3,7 @@
 //! A pool serves one endpoint of one service, so a connection whose peer was verified for one service never
 //! carries a request to another. A connection is reused only while both certificates that made it still hold:
 //! not after ours was renewed, not when the peer's is about to end. When that has ended, what is under way is cut.
+//! One that began by naming a caller is reused for that caller alone.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use identity::{Source, Tenure};
 use model::SpiffeId;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
@@ -25,6 +27,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::http2::{Lease, Links};
 use crate::intercept::{Leaving, Outgoing};
+use crate::proxy_protocol::Greeting;
 use crate::stream::Stream;
 use crate::worker;
 
@@ -74,11 +77,13 @@ enum Target {
 pub(crate) struct Connection {
     /// Its bytes.
     pub stream: Stream,
-    credentials: Option<Credentials>,
+    pub credentials: Option<Credentials>,
     /// Notes the connection as one that leaves the mesh.
-    leaving: Option<Leaving>,
+    pub leaving: Option<Leaving>,
+    /// What it began with.
+    pub greeting: Option<Greeting>,
     /// Its place among the connections to upstreams.
-    descriptor: SemaphorePermit<'static>,
+    pub descriptor: SemaphorePermit<'static>,
     /// Whether it has served a request before.
     pub reused: bool,
 }
@@ -136,7 +141,8 @@ impl Connection {
         leaving: Option<Leaving>,
         descriptor: SemaphorePermit<'static>,
     ) -> Self {
-        Self { stream: Stream::Plain(stream), credentials: None, leaving, descriptor, reused: false }
+        let stream = Stream::Plain(stream);
+        Self { stream, credentials: None, leaving, descriptor, greeting: None, reused: false }
     }
 }
 
@@ -165,10 +171,10 @@ impl Pool {
         Self { target, idle: Default::default(), links: Default::default() }
     }
 
-    /// An idle connection that is still good, the one used last.
-    pub(crate) fn reuse(&self) -> Option<Connection> {
+    /// An idle connection that is still good and began with `greeting`, the one used last.
+    pub(crate) fn reuse(&self, greeting: Option<&Greeting>) -> Option<Connection> {
         // One at a time, for a look at a connection may ask the system.
-        while let Some(Idle { mut connection, since }) = self.idle().pop() {
+        while let Some(Idle { mut connection, since }) = take_last(&mut self.idle(), greeting) {
             if since.elapsed() < IDLE_TIMEOUT
                 && self.holds(connection.credentials.as_ref())
                 && !connection.stream.is_spent()
@@ -205,26 +211,28 @@ impl Pool {
     }
 
     /// A stream on a connection that speaks HTTP/2; on a new one if it has to be `fresh`, or if all are full.
-    pub(crate) async fn lease(&self, fresh: bool) -> Result<Lease, ConnectError> {
+    pub(crate) async fn lease(
+        &self,
+        fresh: bool,
+        greeting: Option<&Greeting>,
+    ) -> Result<Lease, ConnectError> {
         let [first, ..] = &self.links;
         let links = self.links.get(worker::number() % SLOTS).unwrap_or(first);
-        let holds = |credentials: Option<&Credentials>| self.holds(credentials);
-        if !fresh && let Some(lease) = links.lease(&holds) {
+        if !fresh && let Some(lease) = links.lease(&|made| self.holds(made), greeting) {
             return Ok(lease);
         }
         // One connects, and the others wait for it: it will do for all of them, and so will its failure.
         let failures = links.failures.load(Ordering::Relaxed);
         let connecting = links.connecting.lock().await;
-        if !fresh && let Some(lease) = links.lease(&holds) {
+        if !fresh && let Some(lease) = links.lease(&|made| self.holds(made), greeting) {
             return Ok(lease);
         }
         if links.failures.load(Ordering::Relaxed) != failures {
             return Err(ConnectError::Together);
         }
         let lease = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let connection = self.connect_without_timeout(Protocol::Http2).await?;
-            let Connection { stream, credentials, leaving, descriptor, .. } = connection;
-            Ok(links.open(stream, credentials, (leaving, descriptor)).await?)
+            let connection = self.connect_without_timeout(Protocol::Http2, greeting).await?;
+            Ok(links.open(connection).await?)
         });
         let lease = lease.await.unwrap_or(Err(ConnectError::Timeout));
         if lease.is_err() {
@@ -234,21 +242,26 @@ impl Pool {
         lease
     }
 
-    /// A new connection.
-    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_without_timeout(Protocol::Http1)).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError::Timeout),
-        }
+    /// A new connection, which begins with `greeting`.
+    pub(crate) async fn connect(&self, greeting: Option<&Greeting>) -> Result<Connection, ConnectError> {
+        let connecting = self.connect_without_timeout(Protocol::Http1, greeting);
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
     }
 
-    async fn connect_without_timeout(&self, protocol: Protocol) -> Result<Connection, ConnectError> {
+    async fn connect_without_timeout(
+        &self,
+        protocol: Protocol,
+        greeting: Option<&Greeting>,
+    ) -> Result<Connection, ConnectError> {
         let descriptor = budget().upstreams.try_acquire().map_err(|_full| ConnectError::Full)?;
         match &self.target {
             Target::Plain(address) => {
-                let stream = TcpStream::connect(address).await?;
+                let mut stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::plain(stream, None, descriptor))
+                if let Some(greeting) = greeting {
+                    stream.write_all(greeting.bytes()).await?;
+                }
+                Ok(Connection { greeting: greeting.cloned(), ..Connection::plain(stream, None, descriptor) })
             }
             Target::Outside { address, outgoing } => {
                 let (stream, leaving) = outgoing.connect(*address).await?;
@@ -271,7 +284,15 @@ impl Pool {
                 let tenure = Tenure::new(clock.now(), peer.not_after);
                 let credentials = Some(Credentials { own_serial, tenure });
                 let stream = Stream::Client(Box::new(stream));
-                Ok(Connection { stream, credentials, leaving: None, descriptor, reused: false })
+                let connection = Connection {
+                    stream,
+                    credentials,
+                    leaving: None,
+                    descriptor,
+                    greeting: None,
+                    reused: false,
+                };
+                Ok(connection)
             }
         }
     }
@@ -286,4 +307,10 @@ impl Pool {
             _ => false,
         }
     }
+}
+
+/// The connection used last that began with `greeting`.
+fn take_last(idle: &mut Vec<Idle>, greeting: Option<&Greeting>) -> Option<Idle> {
+    let at = idle.iter().rposition(|idle| idle.connection.greeting.as_ref() == greeting)?;
+    Some(idle.remove(at))
 }

@@ -1,8 +1,11 @@
-//! The PROXY protocol, versions 1 and 2: a load balancer in front of an ingress says who the caller is.
+//! The PROXY protocol, versions 1 and 2: a load balancer in front of an ingress says who the caller is, and so do we
+//! to an application that wants it ([`Greeting`]).
 //!
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The header stands before anything else, TLS and HTTP
 //! alike. Whoever may send one says who he is, so it is believed only from the networks that the configuration names;
 //! and where it is expected, nothing is served without.
+
+mod greeting;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +15,9 @@ use ipnet::IpNet;
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+
+pub(crate) use greeting::Greeting;
+pub use greeting::Version;
 
 /// How long a header may take: a load balancer sends it at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! One request's way, whatever protocol it came by: who sent it, where it goes, and whether it may.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::limits::Balance;
 use crate::load::Load;
 use crate::path::Query;
 use crate::policy_client::Policyd;
-use crate::proxy_protocol::ProxyProtocol;
+use crate::proxy_protocol::{Greeting, ProxyProtocol, Version};
 use crate::respond::{self, Refusal};
 use crate::upstream::UpstreamError;
 
@@ -43,6 +43,8 @@ pub(crate) struct Proxy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// What is believed of earlier hops.
     pub forwarding: Forwarding,
+    /// What connections to the application begin with, if anything.
+    pub greets_application: Option<Version>,
     pub source: Source,
     pub policyd: Arc<dyn Policyd>,
     pub current: Current,
@@ -58,7 +60,9 @@ pub(crate) struct Proxy {
 pub(crate) struct Connection {
     pub direction: Direction,
     pub protocol: Protocol,
-    pub address: IpAddr,
+    pub caller: SocketAddr,
+    /// Where it arrived.
+    pub local: SocketAddr,
     /// Who is at the other end, if it was verified.
     pub peer: Option<Peer>,
     /// How long it may be used, by the peer's certificate; for ever without one.
@@ -79,6 +83,8 @@ pub(crate) struct Way {
     pub timeout: Duration,
     /// The limits it was charged to.
     pub balances: Vec<Balance>,
+    /// What its connection has to have begun with.
+    pub greeting: Option<Greeting>,
 }
 
 impl Way {
@@ -129,7 +135,7 @@ impl Proxy {
         record.service = name;
         let timeout = service.timeout;
         // The other sidecar speaks both, and translates for its application.
-        Ok(Way { service, protocol: connection.protocol, timeout, balances: Vec::new() })
+        Ok(Way { service, protocol: connection.protocol, timeout, balances: Vec::new(), greeting: None })
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -167,7 +173,11 @@ impl Proxy {
         };
         let balances = self.admit(record, &head).await?;
         let timeout = own.map_or(application.timeout, |service| service.timeout);
-        Ok(Way { service: Arc::clone(application), protocol, timeout, balances })
+        let greeting = self.greets_application.map(|version| {
+            let source = forward.client().map_or(connection.caller, |client| SocketAddr::new(client, 0));
+            Greeting::new(version, source, connection.local)
+        });
+        Ok(Way { service: Arc::clone(application), protocol, timeout, balances, greeting })
     }
 
     /// The answer to a call of gRPC that is refused.
@@ -198,7 +208,7 @@ impl Proxy {
 
     /// What the application is told of the caller at the other end of `connection`.
     pub(crate) fn introduction(&self, connection: &Connection) -> Introduction {
-        let address = connection.address;
+        let address = connection.caller.ip();
         let Forwarding { trusted_hops, appends_client_cert } = self.forwarding;
         match (&connection.peer, connection.direction) {
             (_, Direction::Outbound) => Introduction::Nothing { passes_client_cert: appends_client_cert },

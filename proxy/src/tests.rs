@@ -6,6 +6,7 @@ mod decision_log;
 mod end_users;
 mod enforcement;
 mod forwarded;
+mod greeting;
 mod grpc;
 mod http1;
 mod http2;

@@ -16,6 +16,8 @@ use crate::endpoints::{Endpoint, Service};
 use crate::http2::Lease;
 use crate::metrics::Metrics;
 use crate::pool::{ConnectError, Connection};
+use crate::proxy_protocol::Greeting;
+use crate::request::Way;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,7 @@ impl UpstreamError {
 #[derive(Debug)]
 pub(crate) struct Attempts<'a> {
     service: &'a Service,
+    greeting: Option<&'a Greeting>,
     metrics: &'a Metrics,
     /// Which of the instances is the first.
     turn: usize,
@@ -93,10 +96,12 @@ pub(crate) enum Failure {
 }
 
 impl<'a> Attempts<'a> {
-    /// Those of a request to `service`, which is `repeatable` if it is idempotent and has no body.
-    pub(crate) fn new(service: &'a Service, metrics: &'a Metrics, repeatable: bool) -> Self {
+    /// Those of a request that goes this `way`, which is `repeatable` if it is idempotent and has no body.
+    pub(crate) fn new(way: &'a Way, metrics: &'a Metrics, repeatable: bool) -> Self {
+        let service = &*way.service;
         Self {
             service,
+            greeting: way.greeting.as_ref(),
             metrics,
             turn: service.turn(),
             tried: Vec::new(),
@@ -110,12 +115,12 @@ impl<'a> Attempts<'a> {
     pub(crate) async fn connect(&mut self) -> Option<(Arc<Endpoint>, Connection)> {
         while let Some(endpoint) = self.service.pick(self.turn, &self.tried, Instant::now()).map(Arc::clone) {
             if !self.fresh
-                && let Some(connection) = endpoint.pool.reuse()
+                && let Some(connection) = endpoint.pool.reuse(self.greeting)
             {
                 return Some((endpoint, connection));
             }
             // Rare, and large: not in the room that every request needs.
-            match Box::pin(endpoint.pool.connect()).await {
+            match Box::pin(endpoint.pool.connect(self.greeting)).await {
                 Ok(connection) => {
                     endpoint.succeeded();
                     return Some((endpoint, connection));
@@ -129,7 +134,7 @@ impl<'a> Attempts<'a> {
     /// The same, of HTTP/2.
     pub(crate) async fn lease(&mut self) -> Option<(Arc<Endpoint>, Lease)> {
         while let Some(endpoint) = self.service.pick(self.turn, &self.tried, Instant::now()).map(Arc::clone) {
-            match Box::pin(endpoint.pool.lease(self.fresh)).await {
+            match Box::pin(endpoint.pool.lease(self.fresh, self.greeting)).await {
                 Ok(lease) => {
                     endpoint.succeeded();
                     return Some((endpoint, lease));

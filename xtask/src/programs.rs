@@ -27,7 +27,7 @@ enum How {
     Module(&'static str),
 }
 
-const PROGRAMS: [Program; 10] = [
+const PROGRAMS: [Program; 11] = [
     Program {
         name: "promtool",
         why: "checks every /metrics page as Prometheus would",
@@ -78,6 +78,12 @@ const PROGRAMS: [Program; 10] = [
         how: How::Install,
     },
     Program {
+        name: "nginx",
+        why: "reads who calls, as a sidecar tells its application",
+        package: "nginx",
+        how: How::Unpack,
+    },
+    Program {
         name: "python3-grpcio",
         why: "calls by gRPC, and answers",
         package: "python3-grpcio",
@@ -101,7 +107,8 @@ impl Program {
 /// Where programs are looked for: in `unpacked`, then where they always are.
 pub(crate) fn search_path(unpacked: &Path) -> Result<OsString> {
     let usual = env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(unpacked.join("usr/bin")).chain(env::split_paths(&usual));
+    let folders = ["usr/bin", "usr/sbin"].map(|folder| unpacked.join(folder));
+    let folders = folders.into_iter().chain(env::split_paths(&usual));
     env::join_paths(folders)
         .with_context(|| format!("`{}` can't be searched for programs", unpacked.display()))
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_saphyr::Spanned;
 
-use super::{Forwarding, Intercept, OutboundTo, ProxyProtocol, Reader};
+use super::{Forwarding, Intercept, OutboundTo, ProxyProtocol, ProxyProtocolVersion, Reader};
 
 /// How many proxies may stand before the ingress.
 const TRUSTED_HOPS: (RangeInclusive<u64>, u64) = (0..=16, 0);
@@ -31,6 +31,19 @@ impl Reader<'_> {
             }
         }
         Some(Some(ProxyProtocol { from }))
+    }
+
+    /// How the application is told who calls, if it is.
+    pub(super) fn greets_application(
+        &mut self,
+        version: Option<&Spanned<String>>,
+    ) -> Option<Option<ProxyProtocolVersion>> {
+        Some(match version.map(|written| written.value.as_str()) {
+            None => None,
+            Some("v1") => Some(ProxyProtocolVersion::V1),
+            Some("v2") => Some(ProxyProtocolVersion::V2),
+            Some(_) => return self.wrong(version?, "write `v1` or `v2`"),
+        })
     }
 
     /// What is believed of earlier hops.

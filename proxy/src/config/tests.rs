@@ -161,3 +161,14 @@ fn earlier_hops_are_believed_only_if_that_is_written() {
         assert!(shown.contains(expected), "{text}: {shown}");
     }
 }
+
+#[test]
+fn applications_are_told_of_callers_in_the_form_that_they_read() {
+    assert_eq!(load(GOOD).unwrap().greets_application, None);
+    for (written, version) in [("v1", ProxyProtocolVersion::V1), ("v2", ProxyProtocolVersion::V2)] {
+        let config = load(&format!("{GOOD}proxy_protocol_to_application: {written}\n")).unwrap();
+        assert_eq!(config.greets_application, Some(version));
+    }
+    let shown = load(&format!("{GOOD}proxy_protocol_to_application: 2\n")).unwrap_err();
+    assert!(shown.contains("write `v1` or `v2`"), "{shown}");
+}

@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
             at: self.proxy.clock.now(),
             direction: self.connection.direction,
             principal: &self.principal,
-            client: self.connection.address,
+            client: self.connection.caller.ip(),
         }
     }
 

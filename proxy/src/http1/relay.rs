@@ -82,7 +82,7 @@ pub(crate) async fn run(
 ) -> Result<After, Refusal> {
     let name = || relay.way.service.name.clone();
     let metrics = &record.observers().metrics;
-    let mut attempts = Attempts::new(&relay.way.service, metrics, relay.request.is_repeatable());
+    let mut attempts = Attempts::new(relay.way, metrics, relay.request.is_repeatable());
     down.deadline.set(Instant::now(), relay.way.timeout);
     loop {
         let Some((endpoint, connection)) = relay.connect(&mut attempts, down).await? else {

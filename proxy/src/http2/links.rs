@@ -20,8 +20,8 @@ use super::settings::{self, STREAMS_MAX};
 use super::transport::Transport;
 use crate::http1::Buffer;
 use crate::intercept::Leaving;
-use crate::pool::Credentials;
-use crate::stream::Stream;
+use crate::pool::{Connection, Credentials};
+use crate::proxy_protocol::Greeting;
 
 /// The connections of one worker.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ struct Link {
     credentials: Option<Credentials>,
     /// Notes the connection as one that leaves the mesh; and its place among those to upstreams.
     _noted: Noted,
+    /// What it began with.
+    greeting: Option<Greeting>,
     streams: AtomicUsize,
     served: AtomicBool,
     /// When it last took a stream.
@@ -58,20 +60,20 @@ pub(crate) struct Lease {
 }
 
 impl Links {
-    /// A stream of a connection that takes one and whose credentials hold.
-    pub(crate) fn lease(&self, holds: &dyn Fn(Option<&Credentials>) -> bool) -> Option<Lease> {
+    /// A stream of a connection that takes one, that began with `greeting`, and whose credentials hold.
+    pub(crate) fn lease(
+        &self,
+        holds: &dyn Fn(Option<&Credentials>) -> bool,
+        greeting: Option<&Greeting>,
+    ) -> Option<Lease> {
         let mut open = self.list();
         open.retain(|link| link.is_open() && holds(link.credentials.as_ref()));
-        open.iter().find_map(Lease::of)
+        open.iter().filter(|link| link.greeting.as_ref() == greeting).find_map(Lease::of)
     }
 
-    /// A stream of a new connection, over `stream`.
-    pub(crate) async fn open(
-        &self,
-        stream: Stream,
-        credentials: Option<Credentials>,
-        noted: Noted,
-    ) -> Result<Lease, h2::Error> {
+    /// A stream of a new connection.
+    pub(crate) async fn open(&self, connection: Connection) -> Result<Lease, h2::Error> {
+        let Connection { stream, credentials, leaving, greeting, descriptor, .. } = connection;
         let now = Instant::now();
         let (transport, outlet) = Transport::new(stream, Buffer::default(), Guard::of_client(now));
         let (send, mut connection) = settings::client().handshake(transport).await?;
@@ -90,7 +92,8 @@ impl Links {
         let link = Arc::new(Link {
             send,
             credentials,
-            _noted: noted,
+            _noted: (leaving, descriptor),
+            greeting,
             streams,
             served: AtomicBool::new(false),
             used: Mutex::new(now),

@@ -100,7 +100,7 @@ impl Relay<'_> {
     ) -> Result<Passed, Refusal> {
         let name = || self.way.service.name.clone();
         let metrics = &record.observers().metrics;
-        let mut attempts = Attempts::new(&self.way.service, metrics, self.request.is_repeatable());
+        let mut attempts = Attempts::new(self.way, metrics, self.request.is_repeatable());
         deadline.set(Instant::now(), self.way.timeout);
         let mut upload = Flow::repeatable();
         let mut is_asked = !self.request.expects_continue();

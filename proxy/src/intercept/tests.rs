@@ -78,7 +78,7 @@ async fn what_was_sent_from_here_and_comes_back_is_refused() {
 
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pool = Pool::to_outside(server.local_addr().unwrap(), interception.outgoing.clone());
-    let (connection, accepted) = tokio::join!(pool.connect(), server.accept());
+    let (connection, accepted) = tokio::join!(pool.connect(None), server.accept());
     let from = accepted.unwrap().1.port();
     assert!(interception.outgoing.has(from));
     drop(connection.unwrap());

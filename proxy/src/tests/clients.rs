@@ -69,7 +69,7 @@ for request, timeout in ((b"wrong", 20), (b"late", 0.2)):
 "#;
 
 /// Says that a test is skipped, past the harness, which shows what a test prints only when it fails.
-fn skip(test: &str, program: &str) {
+pub(super) fn skip(test: &str, program: &str) {
     let line = format!("SKIPPED {test}: `{program}` is not installed; `cargo xtask test` installs it\n");
     let _told = std::io::stderr().write_all(line.as_bytes());
 }

@@ -96,6 +96,7 @@ impl Setting {
             ingress: Some(any),
             proxy_protocol: None,
             forwarding: Forwarding::default(),
+            greets_application: None,
             admin: any,
             application: application.to_string(),
             intercept: None,
