@@ -47,6 +47,8 @@ pub struct Service {
     pub timeout: Duration,
     /// What its applications speak.
     pub protocol: Protocol,
+    /// What its sidecars take of each other.
+    pub mtls: Mtls,
 }
 
 /// What a proxy is told of the services that it enforces for.
@@ -174,6 +176,30 @@ pub enum Protocol {
     Http1,
     /// HTTP/2, by prior knowledge: gRPC, and whatever else needs it.
     Http2,
+}
+
+/// What the sidecars of a service take of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mtls {
+    /// Mutual TLS alone.
+    #[default]
+    Strict,
+    /// Mutual TLS, and callers in the clear, who have no identity.
+    Permissive,
+    /// Callers in the clear alone.
+    Disabled,
+}
+
+impl Mtls {
+    /// As it is written in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Permissive => "permissive",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// Who is told which policy denied a request.

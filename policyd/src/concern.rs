@@ -159,6 +159,8 @@ impl<'b> Gathered<'b> {
             spiffe_id,
             timeout: _,
             protocol: _,
+            // Who calls is an input of decisions, however proxies come to know it.
+            mtls: _,
             fail_mode,
             denial_exposure,
             enforcement,
@@ -298,7 +300,7 @@ fn mesh(mesh: &Mesh) -> Digest {
     let instance = |instance: &Instance| Digest::of(&(&instance.name, &instance.version, instance.inbound));
     let service = |(name, service): (&String, &Service)| {
         let instances: Vec<Digest> = service.instances.iter().map(instance).collect();
-        Digest::of(&(name, &service.spiffe_id, service.timeout, service.protocol, instances))
+        Digest::of(&(name, &service.spiffe_id, service.timeout, service.protocol, service.mtls, instances))
     };
     Digest::of(&mesh.services.iter().map(service).collect::<Vec<_>>())
 }

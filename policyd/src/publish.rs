@@ -83,6 +83,7 @@ fn mesh(snapshot: &Snapshot, addresses: &Addresses) -> Mesh {
         endpoints: service.instances.iter().filter_map(endpoint).collect(),
         timeout: service.timeout,
         protocol: service.protocol,
+        mtls: service.mtls,
     };
     Mesh { services: snapshot.bundle.mesh.services.iter().map(service).collect() }
 }

@@ -31,6 +31,8 @@ pub(crate) struct AccessLog(Option<LineWriter>);
 pub(crate) struct Line<'a> {
     pub ts: String,
     pub direction: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<&'static str>,
     pub trace_id: &'a str,
     pub request_id: &'a str,
     pub principal: &'a str,
@@ -117,6 +119,7 @@ mod tests {
         let line = Line {
             ts: "2026-01-01T00:00:00Z".to_owned(),
             direction: "ingress",
+            tls: Some("none"),
             trace_id: "t",
             request_id: "r",
             principal: "unauthenticated",
@@ -145,7 +148,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(text(&line)).unwrap(),
             concat!(
-                r#"{"ts":"2026-01-01T00:00:00Z","direction":"ingress","trace_id":"t","request_id":"r","#,
+                r#"{"ts":"2026-01-01T00:00:00Z","direction":"ingress","tls":"none","trace_id":"t","request_id":"r","#,
                 r#""principal":"unauthenticated","client":"192.0.2.1","service":"shop","method":"GET","path":"/a\"\n{","status":400,"#,
                 r#""complete":true,"error":"bad_request","request_bytes":0,"response_bytes":7,"duration_us":12}"#,
                 "\n"

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adapters::Environment;
-use api::config::{self, Config, Enforced, Enforcement};
+use api::config::{self, Config, Enforced, Enforcement, Mtls};
 use arc_swap::ArcSwap;
 use daemon::Clock;
 use identity::Source;
@@ -101,8 +101,11 @@ impl Applier {
     pub(crate) async fn apply(&self, config: Config) -> Result<(), ApplyError> {
         let previous = self.current.applied();
         let reports = previous.reports.next(&config.policies, &self.environment).await?;
-        let connect = |service: &config::Service, address| {
-            Pool::to_sidecar(address, service.spiffe_ids.clone(), self.source.clone(), self.clock.clone())
+        let connect = |service: &config::Service, address: SocketAddr| match service.mtls {
+            Mtls::Strict | Mtls::Permissive => {
+                Pool::to_sidecar(address, service.spiffe_ids.clone(), self.source.clone(), self.clock.clone())
+            }
+            Mtls::Disabled => Pool::in_the_clear(address.to_string()),
         };
         let own = config.policies.services.iter().find(|enforced| enforced.service == self.own_service);
         let jwt = Jwt::after(&previous.jwt, own.map_or(&[], |own| &own.issuers), &self.tokens);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api::config::{self, Protocol};
+use api::config::{self, Mtls, Protocol};
 use model::SpiffeId;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ pub(crate) struct Service {
     pub timeout: Duration,
     /// What its applications speak.
     pub protocol: Protocol,
+    /// What its sidecars take of others.
+    pub mtls: Mtls,
     /// The identities that its instances may have; none are asked of an application.
     spiffe_ids: Vec<SpiffeId>,
     /// Its instances.
@@ -68,7 +70,7 @@ struct Ejected {
 impl Service {
     /// The application behind this proxy: a service with one instance.
     pub(crate) fn application(instance: String, address: String, timeout: Duration) -> Self {
-        let pool = Pool::to_application(address.clone());
+        let pool = Pool::in_the_clear(address.clone());
         Self::alone("application", instance, address, timeout, pool)
     }
 
@@ -93,6 +95,7 @@ impl Service {
             name: name.to_owned(),
             timeout,
             protocol: Protocol::Http1,
+            mtls: Mtls::default(),
             spiffe_ids: Vec::new(),
             endpoints: vec![Arc::new(endpoint)],
             turn: Arc::default(),
@@ -100,19 +103,22 @@ impl Service {
     }
 
     /// The service of `config`. What `previous`, its state so far, knows of endpoints that stay is kept, unless
-    /// the identities they may have changed: connections were made under the old ones.
+    /// the identities they may have changed, or how they are spoken to: connections were made as it was before.
     pub(crate) fn from_config(
         config: &config::Service,
         previous: Option<&Self>,
         connect: impl Fn(SocketAddr) -> Pool,
     ) -> Self {
-        let same_ids = previous.filter(|previous| previous.spiffe_ids == config.spiffe_ids);
+        let is_secured = |mtls| mtls != Mtls::Disabled;
+        let same = previous.filter(|previous| {
+            previous.spiffe_ids == config.spiffe_ids && is_secured(previous.mtls) == is_secured(config.mtls)
+        });
         let endpoint = |endpoint: &config::Endpoint| {
             let address = endpoint.address.to_string();
             let is_same = |old: &&Arc<Endpoint>| {
                 old.instance == endpoint.instance && old.version == endpoint.version && old.address == address
             };
-            if let Some(kept) = same_ids.and_then(|previous| previous.endpoints.iter().find(is_same)) {
+            if let Some(kept) = same.and_then(|previous| previous.endpoints.iter().find(is_same)) {
                 return Arc::clone(kept);
             }
             Arc::new(Endpoint {
@@ -128,6 +134,7 @@ impl Service {
             name: config.name.clone(),
             timeout: config.timeout,
             protocol: config.protocol,
+            mtls: config.mtls,
             spiffe_ids: config.spiffe_ids.clone(),
             endpoints: config.endpoints.iter().map(endpoint).collect(),
             turn: previous.map(|service| Arc::clone(&service.turn)).unwrap_or_default(),
@@ -210,11 +217,12 @@ mod tests {
             endpoints: instances.iter().map(endpoint).collect(),
             timeout: Duration::from_secs(1),
             protocol: Protocol::Http1,
+            mtls: Mtls::Strict,
         }
     }
 
     fn service(config: &config::Service, previous: Option<&Service>) -> Service {
-        Service::from_config(config, previous, |address| Pool::to_application(address.to_string()))
+        Service::from_config(config, previous, |address| Pool::in_the_clear(address.to_string()))
     }
 
     /// The instances that one request would try.
@@ -275,5 +283,8 @@ mod tests {
         };
         assert_eq!(kept(&config(&["2", "3"], "x")), [true, false]);
         assert_eq!(kept(&config(&["1", "2"], "y")), [false, false]);
+        for (mtls, same) in [(Mtls::Permissive, true), (Mtls::Disabled, false)] {
+            assert_eq!(kept(&config::Service { mtls, ..config(&["1"], "x") }), [same]);
+        }
     }
 }

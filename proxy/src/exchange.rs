@@ -18,6 +18,7 @@ use crate::check::Checked;
 use crate::decision_log::{DecisionLog, Entry};
 use crate::endpoints::Endpoint;
 use crate::metrics::{Memo, Metrics};
+use crate::pool::Security;
 use crate::respond::Refusal;
 
 /// nginx's status for a caller that went away before the response: only in logs and metrics.
@@ -81,6 +82,8 @@ pub(crate) struct Record<'a> {
     /// When its head was read.
     pub arrived: Timestamp,
     pub direction: Direction,
+    /// Whether its caller came by mutual TLS.
+    is_mutual: bool,
     /// The value of `x-request-id`.
     pub request_id: &'a str,
     /// The trace id within `traceparent`.
@@ -118,6 +121,8 @@ pub(crate) struct Arrival<'a> {
     pub principal: &'a Principal,
     /// Who sits at the other end of the connection.
     pub client: IpAddr,
+    /// Whether it came by mutual TLS.
+    pub is_mutual: bool,
 }
 
 impl<'a> Record<'a> {
@@ -134,6 +139,7 @@ impl<'a> Record<'a> {
             started: arrival.started,
             arrived: arrival.at,
             direction: arrival.direction,
+            is_mutual: arrival.is_mutual,
             request_id,
             trace_id,
             principal: arrival.principal,
@@ -215,6 +221,14 @@ impl<'a> Record<'a> {
         self.complete = true;
     }
 
+    /// How the connection between sidecars, or to the ingress, was secured; nothing if there was none.
+    fn security(&self) -> Option<Security> {
+        match self.direction {
+            Direction::Inbound | Direction::Ingress => Some(Security::of_caller(self.is_mutual)),
+            Direction::Outbound => self.upstream.as_ref().map(|endpoint| endpoint.pool.security()),
+        }
+    }
+
     fn verdict(&self) -> Option<&'static str> {
         if let Some(Passed::Observed { verdict, .. }) = &self.passed {
             return Some(verdict);
@@ -248,6 +262,7 @@ impl<'a> Record<'a> {
         self.observers.access_log.log(&Line {
             ts: self.arrived.to_string(),
             direction: self.direction.as_str(),
+            tls: self.security().map(Security::as_str),
             trace_id: self.trace_id,
             request_id: self.request_id,
             principal: self.principal.as_str(),
@@ -299,6 +314,9 @@ impl Drop for Record<'_> {
         let (direction, seconds) = (self.direction.as_str(), duration.as_secs_f64());
         let answered = (direction, self.service, self.operation.unwrap_or_default(), self.status);
         self.observers.metrics.answered(self.memo, answered, seconds);
+        if self.direction == Direction::Inbound {
+            self.observers.metrics.came_in(self.is_mutual);
+        }
         self.log(duration);
         self.report(duration);
     }

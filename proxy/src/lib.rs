@@ -4,7 +4,8 @@
 //! # Layout
 //! In the order in which a request meets them:
 //! - `worker`: the threads; `accept`: takes connections while there is room; `listener`: serves them, over TLS where it
-//!   must; `cutter`: ends those whose certificates have ended; `stream`: their bytes;
+//!   must; `opening`: whether a caller begins with TLS, where it may choose; `cutter`: ends those whose certificates
+//!   have ended; `stream`: their bytes;
 //! - `intercept`: what the kernel has redirected here, and where it was meant to go;
 //! - `proxy_protocol`: who really called, as a load balancer says;
 //! - `http1`, `http2`: the protocols; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
@@ -57,6 +58,7 @@ mod limits;
 mod listener;
 mod load;
 mod metrics;
+mod opening;
 mod path;
 mod policy_client;
 mod pool;

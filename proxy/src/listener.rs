@@ -1,12 +1,14 @@
 //! Accepts connections, and serves the requests on each.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::config::Protocol;
 use daemon::Lifecycle;
-use identity::{Tenure, tls};
+use identity::Tenure;
+use identity::tls::{self, Peer};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +20,7 @@ use crate::http1::{self, Buffer};
 use crate::http2;
 use crate::intercept;
 use crate::load::Load;
+use crate::opening::{self, Opening};
 use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
 
@@ -103,6 +106,26 @@ async fn serve(
         }
         return;
     };
+    match opening(&stream, &proxy, &lifecycle).await {
+        Ok(Opening::Tls) => {}
+        Ok(Opening::Clear) => {
+            let connection = connection(None, None, Protocol::Http1);
+            return http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
+        }
+        Err(error) => return tracing::info!(%address, %error, "a caller said nothing"),
+    }
+    serve_tls(stream, address, acceptor, connection, &proxy, &lifecycle).await;
+}
+
+/// Serves a connection once its caller is verified.
+async fn serve_tls(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    connection: impl FnOnce(Option<Peer>, Option<Tenure>, Protocol) -> Connection,
+    proxy: &Proxy,
+    lifecycle: &Lifecycle,
+) {
     let handshake = Box::pin(tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)));
     let handshaken = tokio::select! {
         () = lifecycle.stopping() => return,
@@ -116,7 +139,7 @@ async fn serve(
                 let stream = Stream::Server(Box::new(stream));
                 let protocol = if speaks_http2 { Protocol::Http2 } else { Protocol::Http1 };
                 let connection = connection(Some(peer), Some(tenure), protocol);
-                let serving = Box::pin(serve_peer(stream, connection, &proxy, &lifecycle));
+                let serving = Box::pin(serve_peer(stream, connection, proxy, lifecycle));
                 if !proxy.cutter.until(tenure.cut_at, serving).await {
                     tracing::info!(%address, "a connection was cut: its caller's certificate has ended");
                 }
@@ -125,6 +148,15 @@ async fn serve(
         },
         Ok(Err(error)) => tracing::info!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::info!(%address, "TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}"),
+    }
+}
+
+/// Whether a caller of the inbound port begins with TLS.
+async fn opening(stream: &TcpStream, proxy: &Proxy, lifecycle: &Lifecycle) -> io::Result<Opening> {
+    let opening = tokio::time::timeout(HANDSHAKE_TIMEOUT, opening::of(stream, proxy.mtls()));
+    tokio::select! {
+        () = lifecycle.stopping() => Err(io::ErrorKind::Interrupted.into()),
+        opening = opening => opening?,
     }
 }
 

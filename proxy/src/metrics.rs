@@ -11,12 +11,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::check::Source;
+use crate::pool::Security;
 
 /// Every metric of a proxy; clones count together.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram>,
+    inbound: Family<SecurityLabels, Counter>,
+    /// Two of these: requests by mutual TLS, and in the clear.
+    mutual: Counter,
+    in_the_clear: Counter,
     decisions: Family<DecisionLabels, Counter>,
     shadow_decisions: Family<ShadowLabels, Counter>,
     limit_outcomes: Family<LimitLabels, Counter>,
@@ -100,6 +105,11 @@ struct LogLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SecurityLabels {
+    tls: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabels {
     direction: &'static str,
 }
@@ -108,9 +118,13 @@ impl Metrics {
     /// Metrics that are shown by `shown`.
     pub(crate) fn new(shown: &daemon::metrics::Metrics) -> Self {
         let durations = Family::new_with_constructor(new_histogram as fn() -> Histogram);
+        let inbound = Family::<SecurityLabels, Counter>::default();
         let metrics = Self {
             requests: Family::default(),
             durations,
+            mutual: inbound.get_or_create_owned(&SecurityLabels { tls: Security::Mutual.as_str() }),
+            in_the_clear: inbound.get_or_create_owned(&SecurityLabels { tls: Security::None.as_str() }),
+            inbound,
             decisions: Family::default(),
             shadow_decisions: Family::default(),
             limit_outcomes: Family::default(),
@@ -139,6 +153,7 @@ impl Metrics {
                 "From a request's head to its response's end",
                 self.durations.clone(),
             );
+            all.register("inbound_requests", "Requests from other sidecars", self.inbound.clone());
             all.register("decisions", "Decisions made", self.decisions.clone());
             all.register(
                 "shadow_decisions",
@@ -199,6 +214,15 @@ impl Metrics {
             requests.inc();
             durations.observe(seconds);
         }
+    }
+
+    /// A request has ended that came to the port for other sidecars, by mutual TLS or in the clear.
+    pub(crate) fn came_in(&self, by_mutual_tls: bool) {
+        if by_mutual_tls {
+            self.mutual.inc()
+        } else {
+            self.in_the_clear.inc()
+        };
     }
 
     /// A decision was enforced, or only observed.

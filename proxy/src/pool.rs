@@ -58,7 +58,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 enum Target {
-    /// The application behind this proxy, `host:port`.
+    /// `host:port`: the application behind this proxy, or a sidecar that takes no TLS.
     Plain(String),
     /// A host outside of the mesh; what comes back from there is known by `outgoing`.
     Outside { address: SocketAddr, outgoing: Outgoing },
@@ -70,6 +70,30 @@ enum Target {
         source: Source,
         clock: Clock,
     },
+}
+
+/// How a connection is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    /// Not at all.
+    None,
+    /// By TLS with both sides' certificates.
+    Mutual,
+}
+
+impl Security {
+    /// As logs and metrics have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Mutual => "mutual",
+        }
+    }
+
+    /// That of a connection whose peer is known, or is not.
+    pub(crate) const fn of_caller(is_known: bool) -> Self {
+        if is_known { Self::Mutual } else { Self::None }
+    }
 }
 
 /// A connection that carries no request at present.
@@ -147,8 +171,8 @@ impl Connection {
 }
 
 impl Pool {
-    /// Connections to the application at `address`, in the clear.
-    pub(crate) fn to_application(address: String) -> Self {
+    /// Connections to the application at `address`, or to a sidecar that takes no TLS.
+    pub(crate) fn in_the_clear(address: String) -> Self {
         Self { target: Target::Plain(address), idle: Default::default(), links: Default::default() }
     }
 
@@ -169,6 +193,14 @@ impl Pool {
         let http2 = tls::client_config(&source, clock.clone(), allowed, ALPN_HTTP2);
         let target = Target::Mesh { address, http1, http2, source, clock };
         Self { target, idle: Default::default(), links: Default::default() }
+    }
+
+    /// How its connections are secured, as logs have it.
+    pub(crate) const fn security(&self) -> Security {
+        match self.target {
+            Target::Plain(_) | Target::Outside { .. } => Security::None,
+            Target::Mesh { .. } => Security::Mutual,
+        }
     }
 
     /// An idle connection that is still good and began with `greeting`, the one used last.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::Protocol;
+use api::config::{Mtls, Protocol};
 use daemon::Clock;
 use http::Response;
 use identity::tls::Peer;
@@ -71,6 +71,13 @@ pub(crate) struct Connection {
     pub load: Load,
     /// Where it was meant to go, if the kernel has redirected it here.
     pub original: Option<Original>,
+}
+
+impl Connection {
+    /// Whether it came to the port for other sidecars, and from none that is known.
+    pub(crate) const fn is_in_the_clear(&self) -> bool {
+        matches!(self.direction, Direction::Inbound) && self.peer.is_none()
+    }
 }
 
 /// Where a request may go.
@@ -155,6 +162,9 @@ impl Proxy {
         let own = applied.services.get(&self.service);
         let protocol = own.map(|service| service.protocol).unwrap_or_default();
         let action = action(forward, protocol, operation)?;
+        if connection.is_in_the_clear() && own.is_none_or(|service| service.mtls == Mtls::Strict) {
+            return Err(Refusal::InTheClear);
+        }
         let host = forward.host();
         let head = Head {
             principal: record.principal,
@@ -197,6 +207,11 @@ impl Proxy {
         respond::refuse(refusal, record.request_id, respond::shows_policy(exposure, record.principal))
     }
 
+    /// What this proxy takes of others. Nothing in the clear before policyd has said that it may.
+    pub(crate) fn mtls(&self) -> Mtls {
+        self.current.look().services.get(&self.service).map(|own| own.mtls).unwrap_or_default()
+    }
+
     /// Who sends the requests that come over `connection`.
     pub(crate) fn caller(&self, connection: &Connection) -> Principal {
         match (&connection.peer, connection.direction) {
@@ -216,7 +231,9 @@ impl Proxy {
                 let client_cert = format!("By={};URI={}", self.source.current().svid.id, peer.id);
                 Introduction::Mesh { address, client_cert, appends_client_cert }
             }
-            (None, _) => Introduction::Outside { address, trusted_hops },
+            (None, Direction::Ingress) => Introduction::Outside { address, trusted_hops },
+            // The hops that are trusted stand before the ingress.
+            (None, Direction::Inbound) => Introduction::Outside { address, trusted_hops: 0 },
         }
     }
 }

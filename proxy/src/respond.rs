@@ -37,6 +37,9 @@ pub(crate) enum Refusal {
     /// Its target has no single reading.
     #[error("{0}")]
     Path(#[from] PathError),
+    /// It came in the clear, and its service takes such no more.
+    #[error("callers of this service need a certificate")]
+    InTheClear,
     /// Policies deny it.
     #[error("{}", denied_message(.0))]
     Denied(Arc<Decision>),
@@ -93,6 +96,7 @@ impl Refusal {
             Self::Malformed(Malformed::HeadTimeout) => "request_timeout",
             Self::Malformed(_) | Self::Path(_) => "bad_request",
             Self::Overloaded => "overloaded",
+            Self::InTheClear => "mtls_required",
             Self::Denied(_) => "denied",
             Self::Token(refused) => refused.code(),
             Self::PolicyUnavailable(_) => "policy_unavailable",
@@ -114,7 +118,7 @@ impl Refusal {
         match self {
             Self::Malformed(malformed) => malformed.status(),
             Self::Path(_) => StatusCode::BAD_REQUEST,
-            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Denied(_) | Self::InTheClear => StatusCode::FORBIDDEN,
             Self::Token(refused) => refused.status(),
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchService(_) | Self::NoSuchPort(_) => StatusCode::NOT_FOUND,

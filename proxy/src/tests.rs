@@ -13,6 +13,7 @@ mod http2;
 mod http2_hostile;
 mod http2_upstream;
 mod mesh;
+mod modes;
 mod overload;
 mod pki;
 mod policyd;

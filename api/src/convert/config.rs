@@ -9,7 +9,7 @@ use prost::Message;
 use super::limits::fail_mode;
 use super::{ConvertError, converted, millis, parsed, required};
 use crate::config::{
-    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, Mesh, Part, Policies, Protocol,
+    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, Mesh, Mtls, Part, Policies, Protocol,
     ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
 };
 use crate::policy as wire;
@@ -88,6 +88,7 @@ impl From<&Service> for wire::Service {
             endpoints: service.endpoints.iter().map(wire::Endpoint::from).collect(),
             timeout_ms: millis(service.timeout),
             protocol: wire::Protocol::from(service.protocol).into(),
+            mtls: wire::Mtls::from(service.mtls).into(),
         }
     }
 }
@@ -102,6 +103,7 @@ impl TryFrom<wire::Service> for Service {
             endpoints: converted(service.endpoints)?,
             timeout: Duration::from_millis(service.timeout_ms),
             protocol: protocol(service.protocol)?,
+            mtls: mtls(service.mtls)?,
         })
     }
 }
@@ -231,6 +233,25 @@ fn protocol(number: i32) -> Result<Protocol, ConvertError> {
         Ok(wire::Protocol::Http1) => Ok(Protocol::Http1),
         Ok(wire::Protocol::Http2) => Ok(Protocol::Http2),
         Err(error) => Err(ConvertError::invalid("service.protocol", error)),
+    }
+}
+
+impl From<Mtls> for wire::Mtls {
+    fn from(mtls: Mtls) -> Self {
+        match mtls {
+            Mtls::Strict => Self::Strict,
+            Mtls::Permissive => Self::Permissive,
+            Mtls::Disabled => Self::Disabled,
+        }
+    }
+}
+
+fn mtls(number: i32) -> Result<Mtls, ConvertError> {
+    match wire::Mtls::try_from(number) {
+        Ok(wire::Mtls::Strict) => Ok(Mtls::Strict),
+        Ok(wire::Mtls::Permissive) => Ok(Mtls::Permissive),
+        Ok(wire::Mtls::Disabled) => Ok(Mtls::Disabled),
+        Err(error) => Err(ConvertError::invalid("service.mtls", error)),
     }
 }
 
@@ -369,6 +390,7 @@ mod tests {
             }],
             timeout: Duration::from_secs(15),
             protocol: Protocol::Http2,
+            mtls: Mtls::Permissive,
         };
         let policies = Policies {
             services: vec![enforced()],
@@ -411,6 +433,16 @@ mod tests {
         let broken = wire::Part { since: None, content: vec![0xff].into() };
         let broken = wire::Config { mesh: Some(broken), ..wire::Config::from(&config()) };
         assert!(matches!(nothing.with(broken), Err(ConvertError::Invalid { field: "config.mesh", .. })));
+    }
+
+    #[test]
+    fn an_unknown_mode_lets_nobody_in_in_the_clear() {
+        let service = |mtls| wire::Service { mtls, ..wire::Service::default() };
+        for (number, mode) in [(0, Mtls::Strict), (1, Mtls::Permissive), (2, Mtls::Disabled)] {
+            assert_eq!(Service::try_from(service(number)).map(|service| service.mtls), Ok(mode));
+            assert_eq!(i32::from(wire::Mtls::from(mode)), number);
+        }
+        assert!(Service::try_from(service(3)).is_err());
     }
 
     #[test]

@@ -265,6 +265,9 @@ pub struct Service {
     /// that its application speaks
     #[prost(enumeration = "Protocol", tag = "5")]
     pub protocol: i32,
+    /// what its sidecars take of each other
+    #[prost(enumeration = "Mtls", tag = "6")]
+    pub mtls: i32,
 }
 /// What the proxies of some services are told of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -745,6 +748,39 @@ impl Protocol {
         match value {
             "PROTOCOL_HTTP1" => Some(Self::Http1),
             "PROTOCOL_HTTP2" => Some(Self::Http2),
+            _ => None,
+        }
+    }
+}
+/// Whether callers in the clear are let in. A sender that doesn't know the field means the strictest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Mtls {
+    /// no
+    Strict = 0,
+    /// as well as those with a certificate
+    Permissive = 1,
+    /// they alone
+    Disabled = 2,
+}
+impl Mtls {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Strict => "MTLS_STRICT",
+            Self::Permissive => "MTLS_PERMISSIVE",
+            Self::Disabled => "MTLS_DISABLED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MTLS_STRICT" => Some(Self::Strict),
+            "MTLS_PERMISSIVE" => Some(Self::Permissive),
+            "MTLS_DISABLED" => Some(Self::Disabled),
             _ => None,
         }
     }

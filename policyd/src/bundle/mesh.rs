@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::config::{Enforcement, Exposure, Protocol, STALE_AFTER, TokenIssuer};
+use api::config::{Enforcement, Exposure, Mtls, Protocol, STALE_AFTER, TokenIssuer};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
@@ -80,6 +80,8 @@ pub struct Service {
     pub timeout: Duration,
     /// What its applications speak.
     pub protocol: Protocol,
+    /// What its sidecars take of others.
+    pub mtls: Mtls,
     /// What happens to a request for which no decision can be had.
     pub fail_mode: FailMode,
     /// Who is told which policy denied a request.
@@ -231,6 +233,7 @@ impl Reader<'_> {
             self.wrong(name, format!("there are more than {COUNT_MAX} instances"), "split the service");
         }
         accepted::warn_of_enforcement(&name.value, raw.enforcement.as_ref(), self.source, &mut self.findings);
+        accepted::warn_of_plaintext(&name.value, raw.mtls.as_ref(), self.source, &mut self.findings);
         let instances = raw.instances.iter().filter_map(|raw| self.instance(name, raw)).collect();
         let document = raw.openapi.as_ref();
         let operations =
@@ -250,6 +253,7 @@ impl Reader<'_> {
             spiffe_id,
             timeout,
             protocol: raw.protocol,
+            mtls: raw.mtls.as_ref().map(|written| written.value).unwrap_or_default(),
             fail_mode: raw.fail_mode,
             denial_exposure: raw.explain_denials,
             enforcement: raw.enforcement.as_ref().map(|written| written.value).unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use api::config::Protocol;
+use api::config::{Mtls, Protocol};
 use daemon::Lifecycle;
 use http::Response;
 use identity::Tenure;
@@ -125,6 +125,7 @@ impl<'a> Session<'a> {
             direction: self.connection.direction,
             principal: &self.principal,
             client: self.connection.caller.ip(),
+            is_mutual: self.connection.peer.is_some(),
         }
     }
 
@@ -146,7 +147,9 @@ impl<'a> Session<'a> {
     /// Whether that is so now.
     fn has_ended(&self) -> bool {
         let drains = |tenure: &Tenure| self.proxy.clock.now() >= tenure.drain_from;
-        self.lifecycle.is_stopping() || self.connection.tenure.as_ref().is_some_and(drains)
+        self.lifecycle.is_stopping()
+            || self.connection.tenure.as_ref().is_some_and(drains)
+            || (self.connection.is_in_the_clear() && self.proxy.mtls() == Mtls::Strict)
     }
 
     async fn exchange(&self, down: &mut Downstream, memo: &mut Memo, received: Received) -> After {

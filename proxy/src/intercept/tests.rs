@@ -1,4 +1,4 @@
-use api::config::{self, Config, Endpoint};
+use api::config::{self, Config, Endpoint, Mtls};
 
 use super::*;
 use crate::jwt::Jwt;
@@ -30,10 +30,11 @@ fn mesh() -> Applied {
         }],
         timeout: Duration::from_secs(1),
         protocol: config::Protocol::default(),
+        mtls: Mtls::Strict,
     };
     let mesh = config::Mesh { services: vec![service] };
     let config = Config { mesh: mesh.into(), ..Config::default() };
-    let connect = |_: &config::Service, address: SocketAddr| Pool::to_application(address.to_string());
+    let connect = |_: &config::Service, address: SocketAddr| Pool::in_the_clear(address.to_string());
     Applied::after(&Applied::default(), config, "cart", Reports::default(), Jwt::default(), connect).unwrap()
 }
 

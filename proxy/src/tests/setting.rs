@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::{self, Endpoint, Enforced, Enforcement, Exposure, Protocol};
+use api::config::{self, Endpoint, Enforced, Enforcement, Exposure, Mtls, Protocol};
 use daemon::Clock;
 use identity::Source;
 use model::{AtomSet, FailMode, Revision};
@@ -38,6 +38,7 @@ pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::S
         endpoints: endpoints.iter().map(endpoint).collect(),
         timeout: Duration::from_secs(5),
         protocol: Protocol::Http1,
+        mtls: Mtls::Strict,
     }
 }
 

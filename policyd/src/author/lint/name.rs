@@ -43,6 +43,8 @@ pub enum Lint {
     LikeWithoutWildcard,
     /// A service that lets every request pass.
     UnprotectedService,
+    /// A service that takes callers without a certificate.
+    PlaintextService,
     /// An operation of an OpenAPI document that has no name.
     UnnamedOperation,
     /// A tag of an OpenAPI document that can't be the name of a group.
@@ -55,7 +57,7 @@ pub enum Lint {
 
 impl Lint {
     /// Every lint and its name.
-    pub const ALL: [(Self, &'static str); 20] = [
+    pub const ALL: [(Self, &'static str); 21] = [
         (Self::UnknownEntity, "unknown-entity"),
         (Self::EmptyGroup, "empty-group"),
         (Self::InapplicableScope, "inapplicable-scope"),
@@ -72,6 +74,7 @@ impl Lint {
         (Self::DoubledSlash, "doubled-slash"),
         (Self::LikeWithoutWildcard, "like-without-wildcard"),
         (Self::UnprotectedService, "unprotected-service"),
+        (Self::PlaintextService, "plaintext-service"),
         (Self::UnnamedOperation, "unnamed-operation"),
         (Self::UnusableTag, "unusable-tag"),
         (Self::AnyAudience, "any-audience"),

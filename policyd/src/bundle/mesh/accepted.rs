@@ -1,6 +1,6 @@
 //! What is not wrong with a service, but told of; and `allow: […]`, by which its author accepts that.
 
-use api::config::Enforcement;
+use api::config::{Enforcement, Mtls};
 use daemon::config_file::span_of;
 use daemon::finding::{Finding, Findings};
 use serde_saphyr::Spanned;
@@ -28,6 +28,30 @@ pub(super) fn warn_of_enforcement(
     let message = format!("requests to `{service}` are not protected");
     let finding = Finding::at(FILE, source, span_of(written, source), message).with_help(help);
     findings.push(finding.as_warning().with_lint(Lint::UnprotectedService.name()));
+}
+
+/// A service that takes callers in the clear can be called by whoever reaches its sidecar: its author is reminded.
+pub(super) fn warn_of_plaintext(
+    service: &str,
+    written: Option<&Spanned<Mtls>>,
+    source: &str,
+    findings: &mut Findings,
+) {
+    let Some(written) = written else { return };
+    let help = match written.value {
+        Mtls::Strict => return,
+        Mtls::Permissive => {
+            "they are `Workload::\"unauthenticated\"` to policies; write `strict` once \
+             `tidegate_inbound_requests_total{tls=\"none\"}` of its proxies stands still"
+        }
+        Mtls::Disabled => {
+            "no caller has an identity there: each is `Workload::\"unauthenticated\"`, and what they say can be read \
+             and changed on its way; write `permissive`, then `strict`"
+        }
+    };
+    let message = format!("`{service}` takes callers in the clear");
+    let finding = Finding::at(FILE, source, span_of(written, source), message).with_help(help);
+    findings.push(finding.as_warning().with_lint(Lint::PlaintextService.name()));
 }
 
 /// What is left of `findings` in a service of which the author accepts what the lints `allowed` find. A name among them
@@ -83,6 +107,9 @@ mod tests {
                 "{enforcement: off, allow: [unprotected-servce]}",
                 vec![shop, "unknown-lint: there is no lint `unprotected-servce`", other],
             ),
+            ("{mtls: permissive}", vec!["plaintext-service: `shop` takes callers in the clear", other]),
+            ("{mtls: disabled, allow: [plaintext-service]}", vec![other]),
+            ("{mtls: strict}", vec![other]),
             ("{allow: [new-lint, unknown-lint]}", vec![other]),
             // A mistake is none that could be accepted.
             ("{timeout: soon, allow: [\"-\", unknown-lint]}", vec!["-: `soon` is not a duration", other]),

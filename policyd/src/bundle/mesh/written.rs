@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::config::{Enforcement, Exposure, Protocol};
+use api::config::{Enforcement, Exposure, Mtls, Protocol};
 use model::FailMode;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -89,6 +89,11 @@ pub(super) struct RawService {
     #[serde(default)]
     #[schemars(schema_with = "one_of::<Protocol>")]
     pub(super) protocol: Protocol,
+    /// Whether its sidecars let callers in without a certificate: no, as well as those with one, or them alone;
+    /// `strict` by default.
+    #[serde(default)]
+    #[schemars(schema_with = "one_of::<Mtls>")]
+    pub(super) mtls: Option<Spanned<Mtls>>,
     /// Whether a request for which no decision can be had is refused (`closed`) or passes (`open`).
     #[serde(default)]
     #[schemars(schema_with = "one_of::<FailMode>")]
