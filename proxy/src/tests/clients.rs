@@ -12,7 +12,7 @@ use super::http2_upstream::shop;
 use super::setting::*;
 
 /// Debian's Python, which has gRPC if `python3-grpcio` is installed.
-const PYTHON: &str = "/usr/bin/python3";
+pub(super) const PYTHON: &str = "/usr/bin/python3";
 
 /// Greets as often as it is asked to, and tells at which port.
 const SERVER: &str = r#"
@@ -75,7 +75,7 @@ pub(super) fn skip(test: &str, program: &str) {
 }
 
 /// What a program prints; nothing if there is none.
-async fn output(test: &str, program: &str, arguments: &[&str]) -> Option<String> {
+pub(super) async fn output(test: &str, program: &str, arguments: &[&str]) -> Option<String> {
     let ran = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await;
     match ran {
         Err(error) if error.kind() == ErrorKind::NotFound => {
