@@ -23,7 +23,7 @@ mod exchange;
 mod flow;
 pub(crate) mod grpc;
 mod guard;
-mod head;
+pub(crate) mod head;
 mod links;
 mod relay;
 mod settings;

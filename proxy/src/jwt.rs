@@ -10,6 +10,7 @@
 
 mod claims;
 mod fetch;
+pub(crate) mod fuzz;
 mod issuer;
 mod keys;
 mod metrics;

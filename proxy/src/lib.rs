@@ -48,6 +48,8 @@ mod endpoints;
 mod exchange;
 mod fields;
 mod framing;
+#[doc(hidden)]
+pub mod fuzz;
 mod http1;
 mod http2;
 mod ids;

@@ -104,7 +104,7 @@ async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderError>
 
 /// The caller that the header at the start of `bytes` names, and how long the header is; nothing if there is no
 /// whole header yet. The sender itself is the caller if the header names none.
-fn parse(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderError> {
     // The library waits for a whole header before it looks.
     let begins = |greeting: &[u8]| greeting.iter().zip(bytes).all(|(expected, byte)| expected == byte);
     if !begins(b"PROXY ") && !begins(b"\r\n\r\n\0\r\nQUIT\n") {

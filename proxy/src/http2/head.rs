@@ -26,7 +26,7 @@ const HOP: [HeaderName; 5] = [
 ];
 
 /// The HTTP/1.1 head of `request`, after which a body follows, or nothing does.
-pub(super) fn of_request(request: &http::request::Parts, has_body: bool) -> Result<Buffer, Malformed> {
+pub(crate) fn of_request(request: &http::request::Parts, has_body: bool) -> Result<Buffer, Malformed> {
     let mut text = Buffer::default();
     let out = text.vec();
     let path = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -114,7 +114,7 @@ pub(super) fn of_response(response: &http::response::Parts, body: Body) -> Buffe
 }
 
 /// A request as it goes to an upstream that speaks HTTP/2. None if it has no form there.
-pub(super) fn to_request(forward: &Forward, is_secret: bool) -> Option<http::Request<()>> {
+pub(crate) fn to_request(forward: &Forward, is_secret: bool) -> Option<http::Request<()>> {
     let scheme = if is_secret { Scheme::HTTPS } else { Scheme::HTTP };
     let host = forward.fields().of(Known::Host).next()?;
     let target = forward.target();

@@ -1,0 +1,7 @@
+//! Feeds [`tidegate_laws::request_head`].
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| tidegate_laws::request_head(bytes));
