@@ -49,7 +49,12 @@ pub struct Service {
     pub protocol: Protocol,
     /// What its sidecars take of each other.
     pub mtls: Mtls,
+    /// How long a raw connection, or a tunnel within HTTP, may be silent.
+    pub idle_timeout: Duration,
 }
+
+/// The [`Service::idle_timeout`] that holds unless a bundle says otherwise.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What a proxy is told of the services that it enforces for.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,6 +181,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2, by prior knowledge: gRPC, and whatever else needs it.
     Http2,
+    /// Anything else: the bytes of a TCP connection, passed on as they are.
+    Tcp,
 }
 
 /// What the sidecars of a service take of others.

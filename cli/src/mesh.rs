@@ -288,6 +288,7 @@ async fn prepare_one(
         service: name.to_owned(),
         inbound: instance.inbound.unwrap_or_else(loopback),
         outbound: loopback(),
+        tcp: Vec::new(),
         ingress,
         proxy_protocol: None,
         forwarding: proxy::config::Forwarding::default(),

@@ -66,6 +66,10 @@ pub struct Attributes {
     pub source_ip: IpAddr,
     /// Whether the connection is mutual TLS.
     pub tls: bool,
+    /// The server name that the caller of a raw connection asked for in its TLS handshake, in lower case, if it did.
+    pub sni: Option<String>,
+    /// The application's port that a raw connection is for; 0 for requests, whose policies don't see it.
+    pub destination_port: u16,
     /// When the request arrived.
     pub time: Timestamp,
 }
@@ -107,6 +111,10 @@ pub enum Name {
     SourceIp,
     /// `context.tls`
     Tls,
+    /// `context.sni`
+    Sni,
+    /// `context.destination_port`
+    DestinationPort,
     /// `context.time`
     Time,
 }
@@ -125,6 +133,8 @@ impl Attributes {
             Name::Operation => Fact::Text(self.operation.as_deref()?),
             Name::SourceIp => Fact::Ip(self.source_ip),
             Name::Tls => Fact::Bool(self.tls),
+            Name::Sni => Fact::Text(self.sni.as_deref()?),
+            Name::DestinationPort => Fact::Long(self.destination_port.into()),
             Name::Time => Fact::Time(self.time.as_millisecond()),
         })
     }
@@ -180,6 +190,8 @@ impl Default for Attributes {
             operation: None,
             source_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             tls: false,
+            sni: None,
+            destination_port: 0,
             time: Timestamp::UNIX_EPOCH,
         }
     }
@@ -216,6 +228,15 @@ impl Record {
 }
 
 impl Name {
+    /// Whether requests with this action may have the fact.
+    pub const fn is_of(&self, action: Action) -> bool {
+        match self {
+            Self::SourceIp | Self::Tls | Self::Time => true,
+            Self::Sni | Self::DestinationPort => matches!(action, Action::Tcp),
+            _ => !matches!(action, Action::Tcp),
+        }
+    }
+
     /// The name of the fact at `path` below Cedar's `context`, such as `["headers", "x-user"]`.
     ///
     /// Nothing for a path that is no fact of its own, such as `["headers"]`.
@@ -228,6 +249,8 @@ impl Name {
             [record, field] => Record::from_name(record)?.name_of((*field).to_owned()),
             ["source_ip"] => Self::SourceIp,
             ["tls"] => Self::Tls,
+            ["sni"] => Self::Sni,
+            ["destination_port"] => Self::DestinationPort,
             ["time"] => Self::Time,
             _ => return None,
         })
@@ -235,7 +258,7 @@ impl Name {
 
     /// Whether a request may lack this fact.
     pub const fn is_optional(&self) -> bool {
-        matches!(self, Self::Operation) || self.field().is_some()
+        matches!(self, Self::Operation | Self::Sni) || self.field().is_some()
     }
 
     /// The record that it is a field of, if any, and the field.
@@ -324,6 +347,8 @@ impl fmt::Display for Name {
             Self::Operation => f.write_str("operation"),
             Self::SourceIp => f.write_str("source_ip"),
             Self::Tls => f.write_str("tls"),
+            Self::Sni => f.write_str("sni"),
+            Self::DestinationPort => f.write_str("destination_port"),
             Self::Time => f.write_str("time"),
             Self::Header(field) | Self::Query(field) | Self::Cookie(field) | Self::Claim(field) => {
                 let record = self.field().map_or("", |(record, _)| record.as_str());

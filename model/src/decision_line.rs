@@ -86,6 +86,12 @@ pub struct Inputs {
     pub source_ip: Logged,
     /// Whether the connection was mutual TLS.
     pub tls: bool,
+    /// The server name of a raw connection; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<Logged>,
+    /// The port that a raw connection is for; absent for requests.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub destination_port: u16,
 }
 
 /// A value in a log: as it was, or masked. In JSON a masked one is an object, which no request's value can be.
@@ -128,7 +134,11 @@ impl DecisionLine {
             Name::Path => &input.path,
             Name::Host => &input.host,
             Name::SourceIp => &input.source_ip,
-            Name::Operation | Name::Tls | Name::Time => return Knowledge::Known,
+            Name::Sni => match &input.sni {
+                Some(sni) => sni,
+                None => return Knowledge::Known,
+            },
+            Name::Operation | Name::Tls | Name::DestinationPort | Name::Time => return Knowledge::Known,
             Name::Header(_) | Name::Query(_) | Name::Cookie(_) | Name::Claim(_) => {
                 match name.field().and_then(|(record, field)| input.record(record).get(field)) {
                     Some(Some(logged)) => logged,
@@ -169,6 +179,8 @@ impl DecisionLine {
             operation: self.operation.take(),
             source_ip,
             tls: input.tls,
+            sni: input.sni.as_mut().map(Logged::take),
+            destination_port: input.destination_port,
             time: self.ts,
         })
     }
@@ -221,6 +233,11 @@ fn taken(record: &mut BTreeMap<String, Option<Logged>>) -> BTreeMap<String, Stri
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(value: &u16) -> bool {
+    *value == 0
 }
 
 /// The one field of a masked value.

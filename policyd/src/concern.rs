@@ -158,6 +158,7 @@ impl<'b> Gathered<'b> {
             namespace,
             spiffe_id,
             timeout: _,
+            idle_timeout: _,
             protocol: _,
             // Who calls is an input of decisions, however proxies come to know it.
             mtls: _,

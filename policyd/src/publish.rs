@@ -84,6 +84,7 @@ fn mesh(snapshot: &Snapshot, addresses: &Addresses) -> Mesh {
         timeout: service.timeout,
         protocol: service.protocol,
         mtls: service.mtls,
+        idle_timeout: service.idle_timeout,
     };
     Mesh { services: snapshot.bundle.mesh.services.iter().map(service).collect() }
 }
@@ -134,7 +135,7 @@ fn decision_log(bundle: &Bundle, atoms: &AtomSet) -> DecisionLog {
         recorded.extend(bundle.schemas.declared.keys());
     }
     recorded.retain(|name| name.field().is_some());
-    let always = [Name::Method, Name::Path, Name::Host, Name::SourceIp];
+    let always = [Name::Method, Name::Path, Name::Host, Name::SourceIp, Name::Sni];
     let masked = always.iter().chain(recorded.iter().copied()).filter(|name| masks.cover(name));
     let masked = masked.cloned().map(Operand::Context).chain(masks.principal.then_some(Operand::Principal));
     DecisionLog {

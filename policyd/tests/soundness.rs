@@ -116,6 +116,19 @@ const CONDITIONS: &[&str] = &[
     r#"(context.claims has groups && context.claims.groups.contains("b"))"#,
 ];
 
+/// The same, of raw connections.
+const OF_CONNECTIONS: &[&str] = &[
+    "true",
+    "context.tls",
+    "context.destination_port == 5432",
+    "context.destination_port < 1024",
+    "[5432, 6379].contains(context.destination_port)",
+    "context has sni",
+    r#"(context has sni && context.sni == "orders")"#,
+    r#"(context has sni && context.sni like "*.example")"#,
+    r#"context.source_ip.isInRange(ip("10.0.0.0/24"))"#,
+];
+
 /// A Boolean expression that passes strict validation, unless it takes too long a sum: that is an error.
 fn condition() -> impl Strategy<Value = String> {
     // Overflow is the one error that strict validation lets through.
@@ -143,10 +156,16 @@ fn policy() -> impl Strategy<Value = String> {
         Just("resource == Service::\"orders\""),
         Just("resource in Namespace::\"depot\"")
     ];
-    let conditions = prop::collection::vec(condition(), 0..3);
-    (shadow, effect, resource, conditions).prop_map(|(shadow, effect, resource, conditions)| {
+    let conditions = prop_oneof![
+        4 => (Just(r#"in [Action::"http", Action::"grpc"]"#), prop::collection::vec(condition(), 0..3)),
+        1 => (
+            Just(r#"== Action::"tcp""#),
+            prop::collection::vec(prop::sample::select(OF_CONNECTIONS).prop_map(str::to_owned), 0..3),
+        ),
+    ];
+    (shadow, effect, resource, conditions).prop_map(|(shadow, effect, resource, (action, conditions))| {
         let whens: String = conditions.iter().map(|condition| format!(" when {{ {condition} }}")).collect();
-        format!("{shadow}{effect}(principal, action in [Action::\"http\", Action::\"grpc\"], {resource}){whens};\n")
+        format!("{shadow}{effect}(principal, action {action}, {resource}){whens};\n")
     })
 }
 
@@ -210,7 +229,7 @@ fn request() -> impl Strategy<Value = Attributes> {
         vec!["10.0.0.1", "10.0.0.2", "10.0.1.1", "127.0.0.1", "127.9.9.9", "::1", "224.0.0.9", "ff02::1"];
     let who = (
         prop::sample::select(principals),
-        prop::sample::select(vec![Action::Http, Action::Grpc]),
+        prop::sample::select(vec![Action::Http, Action::Grpc, Action::Tcp]),
         prop::sample::select(vec!["orders", "stock"]),
         prop::sample::select(addresses),
     );
@@ -220,9 +239,15 @@ fn request() -> impl Strategy<Value = Attributes> {
         prop::sample::select(vec!["shop", "depot", ""]),
         prop::option::of(prop::sample::select(vec!["getReview", "listReviews"])),
     );
+    let connection = (
+        any::<bool>(),
+        prop::option::of(prop::sample::select(vec!["orders", "a.example", "b.example", ""])),
+        prop::sample::select(vec![5432, 6379, 443, 0]),
+    );
     let records =
         (fields(HEADERS), fields(&["q", "n", "unread"]), fields(&["session"]), fields(&["sub", "groups"]));
-    (who, what, records, any::<bool>(), 0i64..8000).prop_map(|(who, what, records, tls, millis)| {
+    (who, what, records, connection, 0i64..8000).prop_map(|(who, what, records, connection, millis)| {
+        let (tls, sni, destination_port) = connection;
         let (principal, action, resource, address) = who;
         let (method, path, host, operation) = what;
         let (headers, query, cookies, claims) = records;
@@ -240,6 +265,8 @@ fn request() -> impl Strategy<Value = Attributes> {
             operation: operation.map(str::to_owned),
             source_ip: address.parse().unwrap(),
             tls,
+            sni: sni.map(str::to_owned),
+            destination_port,
             time: Timestamp::from_millisecond(1_767_225_600_000 + millis).unwrap(),
         }
     })
@@ -262,6 +289,8 @@ fn requests() -> impl Strategy<Value = Vec<Attributes>> {
                 claims: if take(6) { other.claims } else { request.claims.clone() },
                 operation: if take(7) { other.operation } else { request.operation.clone() },
                 source_ip: if take(8) { other.source_ip } else { request.source_ip },
+                sni: if take(10) { other.sni } else { request.sni.clone() },
+                destination_port: if take(11) { other.destination_port } else { request.destination_port },
                 time: if take(9) { other.time } else { request.time },
                 ..request.clone()
             });

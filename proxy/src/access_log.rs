@@ -33,16 +33,23 @@ pub(crate) struct Line<'a> {
     pub direction: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,
+    /// `tcp` for a raw connection; requests have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub trace_id: &'a str,
     pub request_id: &'a str,
     pub principal: &'a str,
     pub client: IpAddr,
     pub service: &'a str,
-    pub method: &'a str,
-    pub path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<&'a str>,
-    pub status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     /// False when the response did not reach its end.
     pub complete: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,15 +127,16 @@ mod tests {
             ts: "2026-01-01T00:00:00Z".to_owned(),
             direction: "ingress",
             tls: Some("none"),
+            action: None,
             trace_id: "t",
             request_id: "r",
             principal: "unauthenticated",
             client: IpAddr::from([192, 0, 2, 1]),
             service: "shop",
-            method: "GET",
-            path: "/a\"\n{",
+            method: Some("GET"),
+            path: Some("/a\"\n{"),
             operation: None,
-            status: 400,
+            status: Some(400),
             complete: true,
             error: Some("bad_request"),
             verdict: None,

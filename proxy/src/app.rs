@@ -23,7 +23,7 @@ use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
 use crate::intercept::Interception;
 use crate::jwt;
-use crate::listener::Listener;
+use crate::listener::{Entrance, Listener};
 use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::policy_client::{Client, Parts, Watcher};
@@ -49,9 +49,14 @@ pub struct Listeners {
 #[derive(Debug)]
 struct Sockets {
     /// For each worker, and each way in.
-    of_workers: Vec<Vec<(Direction, std::net::TcpListener)>>,
+    of_workers: Vec<Vec<(Entry, std::net::TcpListener)>>,
     addresses: Addresses,
+    /// The services that have a local address, and these.
+    tcp: Vec<(String, SocketAddr)>,
 }
+
+/// Which way in, and the service whose local address it is.
+type Entry = (Direction, Option<Arc<str>>);
 
 /// The addresses bound, with their real ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +76,8 @@ pub struct Addresses {
 pub struct Bound {
     /// Where it listens.
     pub addresses: Addresses,
+    /// The services of raw connections that have a local address, and these.
+    pub tcp: Vec<(String, SocketAddr)>,
     /// Its certificate, always the current one.
     pub source: Source,
     /// Ready when it has a certificate and a first configuration.
@@ -89,35 +96,42 @@ pub struct Bound {
 pub async fn bind(config: &Config) -> io::Result<Listeners> {
     let workers = config.workers.max(1);
     let ways = [
-        (Direction::Inbound, Some(config.inbound)),
-        (Direction::Outbound, Some(config.outbound)),
-        (Direction::Ingress, config.ingress),
+        ((Direction::Inbound, None), Some(config.inbound)),
+        ((Direction::Outbound, None), Some(config.outbound)),
+        ((Direction::Ingress, None), config.ingress),
     ];
+    let local =
+        config.tcp.iter().map(|local| ((Direction::Outbound, Some(&local.service)), Some(local.listen)));
     let mut of_workers: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
-    for (direction, address) in ways {
+    for ((direction, service), address) in ways.into_iter().chain(local) {
+        let entry: Entry = (direction, service.map(|service| service.as_str().into()));
         let Some(address) = address else { continue };
         let sockets = worker::bind(address, workers).map_err(|error| unbound(address, &error))?;
-        bound.push((direction, sockets.first().map(std::net::TcpListener::local_addr).transpose()?));
+        let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
+        bound.push((entry.clone(), address));
         for (sockets_of, socket) in of_workers.iter_mut().zip(sockets) {
-            sockets_of.push((direction, socket));
+            sockets_of.push((entry.clone(), socket));
         }
     }
-    if let Some((Direction::Outbound, Some(outbound))) = bound.get(1).filter(|_| config.intercept.is_some()) {
+    if let Some(((Direction::Outbound, _), outbound)) = bound.get(1).filter(|_| config.intercept.is_some()) {
         for (sockets_of, socket) in of_workers.iter_mut().zip(bind_v6_loopback(*outbound, workers)?) {
-            sockets_of.push((Direction::Outbound, socket));
+            sockets_of.push(((Direction::Outbound, None), socket));
         }
     }
     let admin = daemon::admin::bind(config.admin).await.map_err(|error| unbound(config.admin, &error))?;
     let address_of =
-        |wanted| bound.iter().find(|(direction, _)| *direction == wanted).and_then(|(_, address)| *address);
+        |wanted| bound.iter().find(|(entry, _)| *entry == (wanted, None)).map(|(_, address)| *address);
     let addresses = Addresses {
         inbound: address_of(Direction::Inbound).unwrap_or(config.inbound),
         outbound: address_of(Direction::Outbound).unwrap_or(config.outbound),
         ingress: address_of(Direction::Ingress),
         admin: admin.address(),
     };
-    Ok(Listeners { sockets: Sockets { of_workers, addresses }, admin })
+    let tcp =
+        bound.iter().filter_map(|((_, service), address)| Some((service.as_deref()?.to_owned(), *address)));
+    let tcp = tcp.collect();
+    Ok(Listeners { sockets: Sockets { of_workers, addresses, tcp }, admin })
 }
 
 /// Gets a certificate, then starts everything. While the CA can't be reached it keeps trying, and only the
@@ -160,7 +174,7 @@ impl Frame {
         source: Source,
         first_config: BlockReady,
     ) -> anyhow::Result<Bound> {
-        let addresses = sockets.addresses;
+        let (addresses, tcp) = (sockets.addresses, sockets.tcp.clone());
         let access_log = AccessLog::open(&config.access_log, &self.lifecycle, &self.metrics).await;
         let access_log = access_log.context("the access log can't be opened")?;
         let decision_log =
@@ -177,7 +191,7 @@ impl Frame {
             config.intercept.as_ref(),
             &config.instance,
             APPLICATION_TIMEOUT,
-            addresses.all().collect(),
+            addresses.all().chain(tcp.iter().map(|(_, address)| *address)).collect(),
         );
         let proxy = Arc::new(Proxy {
             interception,
@@ -222,7 +236,7 @@ impl Frame {
         let id = &source.current().svid.id;
         tracing::info!(%id, inbound = %addresses.inbound, outbound = %addresses.outbound, "proxy started");
         let (readiness, lifecycle) = (self.readiness, self.lifecycle);
-        Ok(Bound { addresses, source, readiness, metrics: self.shown, lifecycle, current })
+        Ok(Bound { addresses, tcp, source, readiness, metrics: self.shown, lifecycle, current })
     }
 
     fn watcher(
@@ -285,10 +299,10 @@ impl Sockets {
     ) -> Vec<Vec<Listener>> {
         let capacity = Capacity::new(connections);
         let mutual = tls::server_config(source, clock.clone(), ClientAuth::Required, pool::ALPN_OF_SERVER);
-        let listener = |(direction, socket)| {
+        let listener = |((direction, tcp), socket)| {
             let tls = (direction == Direction::Inbound).then(|| Arc::clone(&mutual));
             let (load, capacity) = (Load::new(requests), capacity.clone());
-            Listener { socket, direction, load, capacity, tls }
+            Listener { socket, entrance: Entrance { direction, tcp, load }, capacity, tls }
         };
         self.of_workers.into_iter().map(|sockets| sockets.into_iter().map(listener).collect()).collect()
     }

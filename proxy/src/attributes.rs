@@ -31,6 +31,10 @@ pub(crate) struct Head<'a> {
     /// In its canonical form: one address has one.
     pub source_ip: IpAddr,
     pub tls: bool,
+    /// The server name that the caller of a raw connection asked for.
+    pub sni: Option<&'a str>,
+    /// The application's port that a raw connection is for; 0 for requests.
+    pub destination_port: u16,
     pub time: Timestamp,
 }
 
@@ -65,6 +69,8 @@ impl Head<'_> {
             operation: self.operation.map(str::to_owned),
             source_ip: self.source_ip,
             tls: self.tls,
+            sni: self.sni.map(str::to_owned),
+            destination_port: self.destination_port,
             time: self.time,
         }
     }
@@ -106,6 +112,8 @@ impl Facts for Head<'_> {
             Name::Operation => Fact::Text(self.operation?),
             Name::SourceIp => Fact::Ip(self.source_ip),
             Name::Tls => Fact::Bool(self.tls),
+            Name::Sni => Fact::Text(self.sni?),
+            Name::DestinationPort => Fact::Long(self.destination_port.into()),
             Name::Time => Fact::Time(self.time.as_millisecond()),
         })
     }
@@ -155,6 +163,8 @@ mod tests {
             operation: Some("it"),
             source_ip: "10.0.0.1".parse().unwrap(),
             tls: true,
+            sni: Some("reviews.example"),
+            destination_port: 5432,
             time: Timestamp::UNIX_EPOCH,
         };
         let attributes = head.to_attributes();
@@ -164,12 +174,21 @@ mod tests {
         assert_eq!(attributes.headers.get("x-user").unwrap(), "jason, zoë");
         assert_eq!(attributes.query, named(&[("a", "1,2"), ("b", " ")]));
         assert_eq!(attributes.cookies, named(&[("a", "1; 3"), ("b", "\"2\""), ("c", "")]));
-        let names =
-            [Name::Method, Name::Path, Name::Host, Name::SourceIp, Name::Tls, Name::Time, Name::Operation]
-                .into_iter()
-                .chain(["x-user", "cookie", "none"].map(|name| Name::Header(name.into())))
-                .chain(["a", "b", "c", "none"].map(|name| Name::Cookie(name.into())))
-                .chain(["a", "b", "none"].map(|name| Name::Query(name.into())));
+        let names = [
+            Name::Method,
+            Name::Path,
+            Name::Host,
+            Name::SourceIp,
+            Name::Tls,
+            Name::Time,
+            Name::Operation,
+            Name::Sni,
+            Name::DestinationPort,
+        ]
+        .into_iter()
+        .chain(["x-user", "cookie", "none"].map(|name| Name::Header(name.into())))
+        .chain(["a", "b", "c", "none"].map(|name| Name::Cookie(name.into())))
+        .chain(["a", "b", "none"].map(|name| Name::Query(name.into())));
         for name in names {
             let mut room = "left over".to_owned();
             assert_eq!(head.fact(&name, &mut room), attributes.fact(&name), "{name:?}");

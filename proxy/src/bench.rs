@@ -121,6 +121,8 @@ fn head(request: Request<'_>) -> Option<Head<'_>> {
         operation: None,
         source_ip: request.source_ip.to_canonical(),
         tls: true,
+        sni: None,
+        destination_port: 0,
         time: request.time,
     })
 }

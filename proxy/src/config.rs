@@ -18,6 +18,9 @@ use serde_saphyr::Spanned;
 
 use crate::worker::WORKERS_MAX;
 
+pub use arrivals::LocalAddress;
+use arrivals::RawLocalAddress;
+
 pub use crate::access_log::Destination as AccessLogDestination;
 pub use crate::decision_log::Destination as DecisionLogDestination;
 pub use crate::intercept::{Intercept, OutboundTo};
@@ -36,6 +39,8 @@ pub struct Config {
     pub inbound: SocketAddr,
     /// For the application; it authenticates nobody, so it belongs on a loopback address.
     pub outbound: SocketAddr,
+    /// Where the application connects to services of raw connections.
+    pub tcp: Vec<LocalAddress>,
     /// For callers from outside the mesh, in the clear.
     pub ingress: Option<SocketAddr>,
     /// Whether callers of `ingress` are load balancers, who say who calls.
@@ -95,6 +100,8 @@ struct RawConfig {
     service: Spanned<String>,
     inbound: Option<Spanned<String>>,
     outbound: Spanned<String>,
+    #[serde(default)]
+    tcp: Vec<RawLocalAddress>,
     ingress: Option<Spanned<String>>,
     proxy_protocol_from: Option<Spanned<Vec<String>>>,
     proxy_protocol_to_application: Option<Spanned<String>>,
@@ -162,6 +169,7 @@ impl Reader<'_> {
         let service = self.name(raw.service);
         let inbound = raw.inbound.map_or(Some(ANY_PORT), |value| self.socket(&value));
         let outbound = self.socket(&raw.outbound);
+        let tcp = self.local_addresses(raw.tcp, outbound);
         let ingress = raw.ingress.map(|value| self.socket(&value));
         let proxy_protocol = self.proxy_protocol(raw.proxy_protocol_from, ingress.is_some());
         let greets_application = self.greets_application(raw.proxy_protocol_to_application.as_ref());
@@ -187,6 +195,7 @@ impl Reader<'_> {
             service: service?,
             inbound: inbound?,
             outbound: outbound?,
+            tcp,
             ingress: match ingress {
                 Some(address) => Some(address?),
                 None => None,

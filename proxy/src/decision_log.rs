@@ -140,6 +140,8 @@ impl Open {
             host: always(Name::Host),
             source_ip: always(Name::SourceIp),
             tls: attributes.tls,
+            sni: fact(Name::Sni),
+            destination_port: attributes.destination_port,
             ..Inputs::default()
         };
         for name in &settings.recorded {

@@ -31,6 +31,8 @@ pub(crate) struct Service {
     pub protocol: Protocol,
     /// What its sidecars take of others.
     pub mtls: Mtls,
+    /// How long a raw connection to it, or a tunnel, may be silent.
+    pub idle_timeout: Duration,
     /// The identities that its instances may have; none are asked of an application.
     spiffe_ids: Vec<SpiffeId>,
     /// Its instances.
@@ -96,6 +98,7 @@ impl Service {
             timeout,
             protocol: Protocol::Http1,
             mtls: Mtls::default(),
+            idle_timeout: config::IDLE_TIMEOUT,
             spiffe_ids: Vec::new(),
             endpoints: vec![Arc::new(endpoint)],
             turn: Arc::default(),
@@ -135,6 +138,7 @@ impl Service {
             timeout: config.timeout,
             protocol: config.protocol,
             mtls: config.mtls,
+            idle_timeout: config.idle_timeout,
             spiffe_ids: config.spiffe_ids.clone(),
             endpoints: config.endpoints.iter().map(endpoint).collect(),
             turn: previous.map(|service| Arc::clone(&service.turn)).unwrap_or_default(),
@@ -144,6 +148,12 @@ impl Service {
     /// Closes connections that were idle for too long at `now`.
     pub(crate) fn sweep(&self, now: Instant) {
         self.endpoints.iter().for_each(|endpoint| endpoint.pool.sweep(now));
+    }
+
+    /// The port of an application; 0 if its address has none.
+    pub(crate) fn port(&self) -> u16 {
+        let address = self.endpoints.first().map(|endpoint| endpoint.address.as_str()).unwrap_or_default();
+        address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default()
     }
 
     /// A request takes its turn.
@@ -218,6 +228,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             protocol: Protocol::Http1,
             mtls: Mtls::Strict,
+            idle_timeout: config::IDLE_TIMEOUT,
         }
     }
 

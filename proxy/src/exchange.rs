@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
-use model::{Attributes, Principal, ResponseFacts, Verdict};
+use model::{Action, Attributes, Principal, ResponseFacts, Verdict};
 use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Line};
@@ -110,6 +110,8 @@ pub(crate) struct Record<'a> {
     pub request_bytes: u64,
     pub response_bytes: u64,
     complete: bool,
+    /// Whether it is a raw connection, and no request.
+    pub is_raw: bool,
 }
 
 /// When a request arrived, who sent it, and which way it goes.
@@ -159,6 +161,7 @@ impl<'a> Record<'a> {
             request_bytes: 0,
             response_bytes: 0,
             complete: false,
+            is_raw: false,
         }
     }
 
@@ -263,15 +266,16 @@ impl<'a> Record<'a> {
             ts: self.arrived.to_string(),
             direction: self.direction.as_str(),
             tls: self.security().map(Security::as_str),
+            action: self.is_raw.then_some(Action::Tcp.as_str()),
             trace_id: self.trace_id,
             request_id: self.request_id,
             principal: self.principal.as_str(),
             client: self.client,
             service: self.service,
-            method: self.method,
-            path: self.path,
+            method: (!self.is_raw).then_some(self.method),
+            path: (!self.is_raw).then_some(self.path),
             operation: self.operation,
-            status: self.status,
+            status: (!self.is_raw).then_some(self.status),
             complete: self.complete,
             error: self.error,
             verdict: self.verdict(),
@@ -297,7 +301,7 @@ impl<'a> Record<'a> {
             return;
         };
         let facts = ResponseFacts {
-            code: self.status,
+            code: if self.is_raw { 0 } else { self.status },
             duration_ms: micros(duration) / 1000,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
@@ -313,9 +317,11 @@ impl Drop for Record<'_> {
         // A stranger's words are no label: what is not known to be a service has none.
         let (direction, seconds) = (self.direction.as_str(), duration.as_secs_f64());
         let answered = (direction, self.service, self.operation.unwrap_or_default(), self.status);
-        self.observers.metrics.answered(self.memo, answered, seconds);
         if self.direction == Direction::Inbound {
             self.observers.metrics.came_in(self.is_mutual);
+        }
+        if !self.is_raw {
+            self.observers.metrics.answered(self.memo, answered, seconds);
         }
         self.log(duration);
         self.report(duration);

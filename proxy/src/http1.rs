@@ -8,7 +8,6 @@
 //! - [`downstream`]: a caller's connection, from one request to the next;
 //! - [`request_head`], [`forward`], [`response_head`], [`trailers`]: what comes, and what goes on;
 //! - [`relay`]: one request to an upstream, and its response back;
-//! - [`tunnel`]: what follows a change of protocol;
 //! - [`pipe`], [`buffer`], [`deadline`]: bytes and time.
 
 mod buffer;
@@ -20,13 +19,12 @@ mod relay;
 mod request_head;
 mod response_head;
 pub(crate) mod trailers;
-mod tunnel;
 
 pub(crate) use buffer::Buffer;
 pub(crate) use deadline::Deadline;
 pub(crate) use downstream::{After, Downstream, Line, Session, serve};
 pub(crate) use forward::Forward;
-pub(crate) use pipe::{Framing, poll_write_all};
+pub(crate) use pipe::{Framing, Pipe, poll_write_all};
 pub(crate) use request_head::RequestHead;
 pub(crate) use response_head::{BadResponse, Onward, ResponseHead};
 

@@ -120,6 +120,26 @@ impl Interception {
         application.map(|(_, application)| application).ok_or(Refusal::NoSuchPort(meant))
     }
 
+    /// The service of the mesh whose instance a redirected connection was meant for.
+    pub(crate) fn meant<'a>(
+        &self,
+        original: Option<&Original>,
+        applied: &'a Applied,
+    ) -> Option<&'a Arc<Service>> {
+        service_at(applied, original?.address)
+    }
+
+    /// That a redirected connection does not come from this proxy itself, nor leads to it.
+    ///
+    /// # Errors
+    /// If it does.
+    pub(crate) fn not_back(&self, original: Option<&Original>) -> Result<(), Refusal> {
+        match original.filter(|original| original.is_own || self.is_own(original.address)) {
+            Some(original) => Err(Refusal::Loop(original.address)),
+            None => Ok(()),
+        }
+    }
+
     /// Who gets a request whose `host` names no service, and what that is called.
     ///
     /// # Errors
@@ -135,9 +155,7 @@ impl Interception {
         }
         let nowhere = || Refusal::NoSuchService(host.to_owned());
         let original = original.ok_or_else(nowhere)?;
-        if original.is_own || self.is_own(original.address) {
-            return Err(Refusal::Loop(original.address));
-        }
+        self.not_back(Some(original))?;
         if let Some(service) = service_at(applied, original.address) {
             return Ok((&service.name, Arc::clone(service)));
         }

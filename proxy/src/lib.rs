@@ -71,6 +71,8 @@ mod respond;
 mod staleness;
 mod stream;
 mod sweep;
+mod tcp;
+mod tunnel;
 mod upstream;
 mod worker;
 

@@ -23,6 +23,7 @@ use crate::load::Load;
 use crate::opening::{self, Opening};
 use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
+use crate::tcp;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,19 +32,27 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub socket: std::net::TcpListener,
-    pub direction: Direction,
-    /// The requests that come this way.
-    pub load: Load,
+    pub entrance: Entrance,
     /// The connections of this proxy.
     pub capacity: Capacity,
     /// For listeners that demand a verified peer.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
+/// A way in.
+#[derive(Clone, Debug)]
+pub(crate) struct Entrance {
+    pub direction: Direction,
+    /// The service whose local address this is, if it is one.
+    pub tcp: Option<Arc<str>>,
+    /// The requests that come this way.
+    pub load: Load,
+}
+
 impl Listener {
     /// Accepts connections until the proxy stops; ends when the last of them has ended.
     pub(crate) async fn serve_until_stopped(self, proxy: Arc<Proxy>, lifecycle: Lifecycle) {
-        let direction = self.direction.as_str();
+        let direction = self.entrance.direction.as_str();
         let socket = match TcpListener::from_std(self.socket) {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(direction, %error, "can't listen"),
@@ -55,10 +64,10 @@ impl Listener {
         while let Some((stream, address, place)) = arrivals.next(&lifecycle).await {
             let open = metrics.connection_opened(direction);
             let (proxy, lifecycle) = (Arc::clone(&proxy), lifecycle.clone());
-            let (direction, load, acceptor) = (self.direction, self.load.clone(), acceptor.clone());
+            let (entrance, acceptor) = (self.entrance.clone(), acceptor.clone());
             // Made where it is awaited: one that was made before would be kept twice.
             drop(lifecycle.clone().spawn(connections.track_future(async move {
-                serve(stream, address, direction, load, acceptor, proxy, lifecycle).await;
+                serve(stream, address, entrance, acceptor, proxy, lifecycle).await;
                 drop((place, open));
             })));
         }
@@ -73,8 +82,7 @@ impl Listener {
 async fn serve(
     mut stream: TcpStream,
     address: SocketAddr,
-    direction: Direction,
-    load: Load,
+    Entrance { direction, tcp, load }: Entrance,
     acceptor: Option<TlsAcceptor>,
     proxy: Arc<Proxy>,
     lifecycle: Lifecycle,
@@ -99,6 +107,10 @@ async fn serve(
     };
     let Some(acceptor) = acceptor else {
         let connection = connection(None, None, Protocol::Http1);
+        if let Some(target) = tcp::target(&proxy, &connection, tcp.as_ref()) {
+            let stream = Stream::Plain(stream);
+            return Box::pin(tcp::serve(stream, &connection, &target, &proxy, &lifecycle)).await;
+        }
         if let Some(stream) =
             Box::pin(intercept::http_or_relayed(&proxy, stream, &connection, &lifecycle)).await
         {
@@ -110,7 +122,11 @@ async fn serve(
         Ok(Opening::Tls) => {}
         Ok(Opening::Clear) => {
             let connection = connection(None, None, Protocol::Http1);
-            return http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
+            let stream = Stream::Plain(stream);
+            if let Some(target) = tcp::target(&proxy, &connection, None) {
+                return Box::pin(tcp::serve(stream, &connection, &target, &proxy, &lifecycle)).await;
+            }
+            return http1::serve(stream, connection, &proxy, &lifecycle).await;
         }
         Err(error) => return tracing::info!(%address, %error, "a caller said nothing"),
     }
@@ -135,9 +151,12 @@ async fn serve_tls(
         Ok(Ok(stream)) => match tls::peer(stream.get_ref().1) {
             Some(peer) => {
                 let tenure = Tenure::new(proxy.clock.now(), peer.not_after);
-                let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let protocol = match stream.get_ref().1.alpn_protocol() {
+                    _ if tcp::is_own(proxy) => Protocol::Tcp,
+                    Some(b"h2") => Protocol::Http2,
+                    _ => Protocol::Http1,
+                };
                 let stream = Stream::Server(Box::new(stream));
-                let protocol = if speaks_http2 { Protocol::Http2 } else { Protocol::Http1 };
                 let connection = connection(Some(peer), Some(tenure), protocol);
                 let serving = Box::pin(serve_peer(stream, connection, proxy, lifecycle));
                 if !proxy.cutter.until(tenure.cut_at, serving).await {
@@ -164,6 +183,10 @@ async fn serve_peer(stream: Stream, connection: Connection, proxy: &Proxy, lifec
     match connection.protocol {
         Protocol::Http1 => http1::serve(stream, connection, proxy, lifecycle).await,
         Protocol::Http2 => http2::serve(stream, Buffer::default(), &connection, proxy, lifecycle).await,
+        Protocol::Tcp => {
+            let target = tcp::Target::Own { sni: stream.server_name().map(str::to_ascii_lowercase) };
+            tcp::serve(stream, &connection, &target, proxy, lifecycle).await;
+        }
     }
 }
 

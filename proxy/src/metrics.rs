@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::check::Source;
 use crate::pool::Security;
+use crate::tcp;
 
 /// Every metric of a proxy; clones count together.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub(crate) struct Metrics {
     policy_stale: Gauge,
     config_revision: Gauge,
     dropped_log_lines: Family<LogLabels, Counter>,
+    /// Of raw connections.
+    pub tcp: tcp::Metrics,
 }
 
 /// Direction, service, operation and status of a request.
@@ -139,6 +142,7 @@ impl Metrics {
             policy_stale: Gauge::default(),
             config_revision: Gauge::default(),
             dropped_log_lines: Family::default(),
+            tcp: tcp::Metrics::default(),
         };
         metrics.register(shown);
         metrics
@@ -191,6 +195,7 @@ impl Metrics {
                 "Number of the newest revision that this proxy is in step with",
                 self.config_revision.clone(),
             );
+            self.tcp.register(all);
             all.register("dropped_log_lines", "Lines of logs that were lost", self.dropped_log_lines.clone());
         });
     }

@@ -67,6 +67,8 @@ enum Target {
         address: SocketAddr,
         http1: Arc<ClientConfig>,
         http2: Arc<ClientConfig>,
+        /// For raw connections, which have no name.
+        tcp: Arc<ClientConfig>,
         source: Source,
         clock: Clock,
     },
@@ -160,6 +162,11 @@ impl ConnectError {
 }
 
 impl Connection {
+    /// How long it may be used, by the certificate of its peer; for ever without one.
+    pub(crate) fn tenure(&self) -> Option<Tenure> {
+        self.credentials.as_ref().map(|credentials| credentials.tenure)
+    }
+
     const fn plain(
         stream: TcpStream,
         leaving: Option<Leaving>,
@@ -190,8 +197,9 @@ impl Pool {
         clock: Clock,
     ) -> Self {
         let http1 = tls::client_config(&source, clock.clone(), allowed.clone(), ALPN_HTTP1);
-        let http2 = tls::client_config(&source, clock.clone(), allowed, ALPN_HTTP2);
-        let target = Target::Mesh { address, http1, http2, source, clock };
+        let http2 = tls::client_config(&source, clock.clone(), allowed.clone(), ALPN_HTTP2);
+        let tcp = tls::client_config(&source, clock.clone(), allowed, &[]);
+        let target = Target::Mesh { address, http1, http2, tcp, source, clock };
         Self { target, idle: Default::default(), links: Default::default() }
     }
 
@@ -276,7 +284,20 @@ impl Pool {
 
     /// A new connection, which begins with `greeting`.
     pub(crate) async fn connect(&self, greeting: Option<&Greeting>) -> Result<Connection, ConnectError> {
-        let connecting = self.connect_without_timeout(Protocol::Http1, greeting);
+        self.connect_in_time(Protocol::Http1, greeting).await
+    }
+
+    /// A new raw connection, which begins with `greeting`.
+    pub(crate) async fn dial(&self, greeting: Option<&Greeting>) -> Result<Connection, ConnectError> {
+        self.connect_in_time(Protocol::Tcp, greeting).await
+    }
+
+    async fn connect_in_time(
+        &self,
+        protocol: Protocol,
+        greeting: Option<&Greeting>,
+    ) -> Result<Connection, ConnectError> {
+        let connecting = self.connect_without_timeout(protocol, greeting);
         tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
     }
 
@@ -300,10 +321,11 @@ impl Pool {
                 stream.set_nodelay(true)?;
                 Ok(Connection::plain(stream, Some(leaving), descriptor))
             }
-            Target::Mesh { address, http1, http2, source, clock } => {
+            Target::Mesh { address, http1, http2, tcp, source, clock } => {
                 let tls = match protocol {
                     Protocol::Http1 => http1,
                     Protocol::Http2 => http2,
+                    Protocol::Tcp => tcp,
                 };
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;

@@ -1,6 +1,6 @@
 //! One request's way, whatever protocol it came by: who sent it, where it goes, and whether it may.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,8 @@ pub(crate) struct Way {
     pub protocol: Protocol,
     /// How long the response's head may take.
     pub timeout: Duration,
+    /// How long a tunnel may be silent.
+    pub idle_timeout: Duration,
     /// The limits it was charged to.
     pub balances: Vec<Balance>,
     /// What its connection has to have begun with.
@@ -95,6 +97,12 @@ pub(crate) struct Way {
 }
 
 impl Way {
+    /// To `service`, by `protocol`.
+    pub(crate) fn to(service: Arc<Service>, protocol: Protocol) -> Self {
+        let (timeout, idle_timeout) = (service.timeout, service.idle_timeout);
+        Self { service, protocol, timeout, idle_timeout, balances: Vec::new(), greeting: None }
+    }
+
     /// What to say when the response's head has taken too long.
     pub(crate) fn too_late(&self) -> Refusal {
         UpstreamError::Timeout { service: self.service.name.clone(), timeout: self.timeout }.into()
@@ -140,9 +148,11 @@ impl Proxy {
             None => self.interception.elsewhere(connection.original.as_ref(), applied, &host)?,
         };
         record.service = name;
-        let timeout = service.timeout;
+        if service.protocol == Protocol::Tcp {
+            return Err(Refusal::NoRequests(name.to_owned()));
+        }
         // The other sidecar speaks both, and translates for its application.
-        Ok(Way { service, protocol: connection.protocol, timeout, balances: Vec::new(), greeting: None })
+        Ok(Way::to(service, connection.protocol))
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -161,10 +171,12 @@ impl Proxy {
         let claims = self.end_user(record, applied, request).await?;
         let own = applied.services.get(&self.service);
         let protocol = own.map(|service| service.protocol).unwrap_or_default();
-        let action = action(forward, protocol, operation)?;
-        if connection.is_in_the_clear() && own.is_none_or(|service| service.mtls == Mtls::Strict) {
-            return Err(Refusal::InTheClear);
+        if protocol == Protocol::Tcp {
+            // Its connection was opened before the service had this protocol.
+            return Err(Refusal::NoRequests(self.service.clone()));
         }
+        let action = action(forward, protocol, operation)?;
+        self.not_in_the_clear(connection)?;
         let host = forward.host();
         let head = Head {
             principal: record.principal,
@@ -179,15 +191,32 @@ impl Proxy {
             operation,
             source_ip: record.client,
             tls: connection.peer.is_some(),
+            sni: None,
+            destination_port: 0,
             time: record.arrived,
         };
         let balances = self.admit(record, &head).await?;
-        let timeout = own.map_or(application.timeout, |service| service.timeout);
-        let greeting = self.greets_application.map(|version| {
-            let source = forward.client().map_or(connection.caller, |client| SocketAddr::new(client, 0));
+        let way = Way::to(Arc::clone(own.unwrap_or(application)), protocol);
+        let greeting = self.greeting(connection, forward.client());
+        Ok(Way { service: Arc::clone(application), balances, greeting, ..way })
+    }
+
+    /// That a connection came as the callers of this proxy's service have to come.
+    ///
+    /// # Errors
+    /// If it came from another sidecar's place in the clear, and that is not taken any more.
+    pub(crate) fn not_in_the_clear(&self, connection: &Connection) -> Result<(), Refusal> {
+        let is_strict = connection.is_in_the_clear() && self.mtls() == Mtls::Strict;
+        if is_strict { Err(Refusal::InTheClear) } else { Ok(()) }
+    }
+
+    /// What the application is told of a caller before its first word, if it wants that. `client` is whom a load
+    /// balancer named.
+    pub(crate) fn greeting(&self, connection: &Connection, client: Option<IpAddr>) -> Option<Greeting> {
+        self.greets_application.map(|version| {
+            let source = client.map_or(connection.caller, |client| SocketAddr::new(client, 0));
             Greeting::new(version, source, connection.local)
-        });
-        Ok(Way { service: Arc::clone(application), protocol, timeout, balances, greeting })
+        })
     }
 
     /// The answer to a call of gRPC that is refused.
@@ -196,6 +225,12 @@ impl Proxy {
         let message = respond::message(refusal, answer.headers().contains_key(respond::POLICY));
         let is_identified = matches!(record.principal, Principal::Workload(_));
         grpc::refusal(grpc::code(refusal, is_identified), &message, answer)
+    }
+
+    /// Notes that a raw connection is refused.
+    pub(crate) fn turn_away(&self, record: &mut Record<'_>, refusal: &Refusal) {
+        record.error = Some(refusal.code());
+        admission::tell_of(record, refusal, "denied", "refused");
     }
 
     /// The answer to a request that is refused.

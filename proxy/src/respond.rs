@@ -63,6 +63,12 @@ pub(crate) enum Refusal {
     /// No service has the host's name.
     #[error("no service of the mesh is called `{0}`")]
     NoSuchService(String),
+    /// The service takes raw connections alone.
+    #[error("`{0}` takes raw connections, and no requests: give it an address under `tcp`")]
+    NoRequests(String),
+    /// The service takes no raw connections.
+    #[error("`{0}` does not have `protocol: tcp`, so it takes no raw connections")]
+    NoConnections(String),
     /// The application listens at no such port.
     #[error("the application has no port {0} for the mesh")]
     NoSuchPort(u16),
@@ -104,6 +110,8 @@ impl Refusal {
             Self::LimitUnavailable { .. } => "limit_unavailable",
             Self::NoSuchService(_) => "no_such_service",
             Self::NoSuchPort(_) => "no_such_port",
+            Self::NoRequests(_) => "no_requests",
+            Self::NoConnections(_) => "no_connections",
             Self::Loop(_) => "loop",
             Self::NoConfig => "not_ready",
             Self::Upstream(UpstreamError::NoneHealthy { .. }) => "no_healthy_upstream",
@@ -122,6 +130,7 @@ impl Refusal {
             Self::Token(refused) => refused.status(),
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchService(_) | Self::NoSuchPort(_) => StatusCode::NOT_FOUND,
+            Self::NoRequests(_) | Self::NoConnections(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
             Self::Overloaded
             | Self::PolicyUnavailable(_)

@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
@@ -26,6 +28,24 @@ impl Stream {
             Self::Plain(stream) => stream,
             Self::Server(stream) => stream.get_ref().0,
             Self::Client(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The server name that the other side asked for, as sent.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        match self {
+            Self::Server(stream) => stream.get_ref().1.server_name(),
+            Self::Plain(_) | Self::Client(_) => None,
+        }
+    }
+
+    /// Has the other side see, once this is dropped, that what it got is not all: in the clear the connection is reset,
+    /// and TLS has no end that was told.
+    pub(crate) fn abort(&self) {
+        if let Self::Plain(stream) = self
+            && let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(%error, "a connection can't be reset");
         }
     }
 

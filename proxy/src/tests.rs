@@ -24,5 +24,6 @@ mod setting;
 mod smuggling;
 mod staleness;
 mod streams;
+mod tcp;
 mod tenure;
 mod wire;

@@ -131,6 +131,20 @@ impl<'a> Attempts<'a> {
         None
     }
 
+    /// A new connection, which serves one caller alone and is not kept; none when no instance is left to try.
+    pub(crate) async fn dial(&mut self) -> Option<(Arc<Endpoint>, Connection)> {
+        while let Some(endpoint) = self.service.pick(self.turn, &self.tried, Instant::now()).map(Arc::clone) {
+            match Box::pin(endpoint.pool.dial(self.greeting)).await {
+                Ok(connection) => {
+                    endpoint.succeeded();
+                    return Some((endpoint, connection));
+                }
+                Err(error) => self.unreached(endpoint, &error),
+            }
+        }
+        None
+    }
+
     /// The same, of HTTP/2.
     pub(crate) async fn lease(&mut self) -> Option<(Arc<Endpoint>, Lease)> {
         while let Some(endpoint) = self.service.pick(self.turn, &self.tried, Instant::now()).map(Arc::clone) {

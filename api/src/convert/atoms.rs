@@ -149,6 +149,8 @@ impl From<&Name> for wire::Name {
             Name::Operation => Wire::Operation(wire::Empty {}),
             Name::SourceIp => Wire::SourceIp(wire::Empty {}),
             Name::Tls => Wire::Tls(wire::Empty {}),
+            Name::Sni => Wire::Sni(wire::Empty {}),
+            Name::DestinationPort => Wire::DestinationPort(wire::Empty {}),
             Name::Time => Wire::Time(wire::Empty {}),
         };
         Self { name: Some(name) }
@@ -170,6 +172,8 @@ impl TryFrom<wire::Name> for Name {
             Wire::Operation(_) => Self::Operation,
             Wire::SourceIp(_) => Self::SourceIp,
             Wire::Tls(_) => Self::Tls,
+            Wire::Sni(_) => Self::Sni,
+            Wire::DestinationPort(_) => Self::DestinationPort,
             Wire::Time(_) => Self::Time,
         })
     }
@@ -244,6 +248,8 @@ mod tests {
             Name::Operation,
             Name::SourceIp,
             Name::Tls,
+            Name::Sni,
+            Name::DestinationPort,
             Name::Time,
         ];
         for test in tests {

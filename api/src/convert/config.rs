@@ -9,8 +9,8 @@ use prost::Message;
 use super::limits::fail_mode;
 use super::{ConvertError, converted, millis, parsed, required};
 use crate::config::{
-    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, Mesh, Mtls, Part, Policies, Protocol,
-    ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
+    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, IDLE_TIMEOUT, Mesh, Mtls, Part, Policies,
+    Protocol, ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
 };
 use crate::policy as wire;
 
@@ -89,6 +89,7 @@ impl From<&Service> for wire::Service {
             timeout_ms: millis(service.timeout),
             protocol: wire::Protocol::from(service.protocol).into(),
             mtls: wire::Mtls::from(service.mtls).into(),
+            idle_timeout_ms: Some(millis(service.idle_timeout)),
         }
     }
 }
@@ -104,6 +105,7 @@ impl TryFrom<wire::Service> for Service {
             timeout: Duration::from_millis(service.timeout_ms),
             protocol: protocol(service.protocol)?,
             mtls: mtls(service.mtls)?,
+            idle_timeout: service.idle_timeout_ms.map_or(IDLE_TIMEOUT, Duration::from_millis),
         })
     }
 }
@@ -224,6 +226,7 @@ impl From<Protocol> for wire::Protocol {
         match protocol {
             Protocol::Http1 => Self::Http1,
             Protocol::Http2 => Self::Http2,
+            Protocol::Tcp => Self::Tcp,
         }
     }
 }
@@ -232,6 +235,7 @@ fn protocol(number: i32) -> Result<Protocol, ConvertError> {
     match wire::Protocol::try_from(number) {
         Ok(wire::Protocol::Http1) => Ok(Protocol::Http1),
         Ok(wire::Protocol::Http2) => Ok(Protocol::Http2),
+        Ok(wire::Protocol::Tcp) => Ok(Protocol::Tcp),
         Err(error) => Err(ConvertError::invalid("service.protocol", error)),
     }
 }
@@ -389,8 +393,9 @@ mod tests {
                 address: "[::1]:80".parse().unwrap(),
             }],
             timeout: Duration::from_secs(15),
-            protocol: Protocol::Http2,
+            protocol: Protocol::Tcp,
             mtls: Mtls::Permissive,
+            idle_timeout: Duration::from_secs(90),
         };
         let policies = Policies {
             services: vec![enforced()],

@@ -37,6 +37,8 @@ impl From<&Attributes> for wire::Attributes {
             cookies: attributes.cookies.clone(),
             claims: attributes.claims.clone(),
             operation: attributes.operation.clone(),
+            sni: attributes.sni.clone(),
+            destination_port: attributes.destination_port.into(),
         }
     }
 }
@@ -61,6 +63,9 @@ impl TryFrom<wire::Attributes> for Attributes {
             cookies: attributes.cookies,
             claims: attributes.claims,
             operation: attributes.operation,
+            sni: attributes.sni,
+            destination_port: u16::try_from(attributes.destination_port)
+                .map_err(|error| ConvertError::invalid("destination_port", error))?,
         })
     }
 }
@@ -181,6 +186,8 @@ mod tests {
             operation: Some("getReview".into()),
             source_ip: "::1".parse().unwrap(),
             tls: true,
+            sni: Some("db.example".into()),
+            destination_port: 5432,
             time: Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
         };
         assert_eq!(Attributes::try_from(wire::Attributes::from(&attributes)), Ok(attributes));

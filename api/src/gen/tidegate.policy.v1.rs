@@ -56,6 +56,12 @@ pub struct Attributes {
     >,
     #[prost(string, optional, tag = "14")]
     pub operation: ::core::option::Option<::prost::alloc::string::String>,
+    /// of a raw connection, in lower case
+    #[prost(string, optional, tag = "15")]
+    pub sni: ::core::option::Option<::prost::alloc::string::String>,
+    /// of a raw connection: the application's
+    #[prost(uint32, tag = "16")]
+    pub destination_port: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckRequest {
@@ -268,6 +274,9 @@ pub struct Service {
     /// what its sidecars take of each other
     #[prost(enumeration = "Mtls", tag = "6")]
     pub mtls: i32,
+    /// of raw connections and tunnels
+    #[prost(uint64, optional, tag = "7")]
+    pub idle_timeout_ms: ::core::option::Option<u64>,
 }
 /// What the proxies of some services are told of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -480,7 +489,7 @@ pub mod step {
 pub struct Empty {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Name {
-    #[prost(oneof = "name::Name", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "name::Name", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub name: ::core::option::Option<name::Name>,
 }
 /// Nested message and enum types in `Name`.
@@ -509,6 +518,10 @@ pub mod name {
         Claim(::prost::alloc::string::String),
         #[prost(message, tag = "11")]
         Operation(super::Empty),
+        #[prost(message, tag = "12")]
+        Sni(super::Empty),
+        #[prost(message, tag = "13")]
+        DestinationPort(super::Empty),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -731,6 +744,8 @@ pub enum Protocol {
     Http1 = 0,
     /// by prior knowledge
     Http2 = 1,
+    /// anything, passed on as it is
+    Tcp = 2,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -741,6 +756,7 @@ impl Protocol {
         match self {
             Self::Http1 => "PROTOCOL_HTTP1",
             Self::Http2 => "PROTOCOL_HTTP2",
+            Self::Tcp => "PROTOCOL_TCP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -748,6 +764,7 @@ impl Protocol {
         match value {
             "PROTOCOL_HTTP1" => Some(Self::Http1),
             "PROTOCOL_HTTP2" => Some(Self::Http2),
+            "PROTOCOL_TCP" => Some(Self::Tcp),
             _ => None,
         }
     }

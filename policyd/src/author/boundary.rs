@@ -186,11 +186,10 @@ impl Boundary<'_> {
     pub fn requests_from(&self, principals: &[Principal]) -> Requests {
         let (tcp, others): (Vec<Action>, Vec<Action>) =
             self.actions.iter().partition(|action| **action == Action::Tcp);
-        let all: Vec<&Values> = self.facts.iter().collect();
-        let of_tcp = self.facts.iter().filter(|fact| IN_TCP.contains(&fact.name)).collect();
+        let of = |action| self.facts.iter().filter(|fact| fact.name.is_of(action)).collect::<Vec<_>>();
         let mut requests = Vec::new();
         let mut exhaustive = !self.reads_everything && self.facts.iter().all(|fact| fact.complete);
-        for (actions, facts) in [(others, all), (tcp, of_tcp)] {
+        for (actions, facts) in [(others, of(Action::Http)), (tcp, of(Action::Tcp))] {
             exhaustive &= self.combine(principals, &actions, &facts, &mut requests);
         }
         Requests { requests, exhaustive }
@@ -307,7 +306,7 @@ fn seeds(name: &Name, service: &str) -> Vec<String> {
     let texts: &[&str] = match name {
         Name::Method => &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         Name::Path => &["/"],
-        Name::Host => &[service],
+        Name::Host | Name::Sni => &[service],
         _ => &["x", ""],
     };
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -323,9 +322,6 @@ fn patterns(name: &Name, routes: &[&Route]) -> Vec<Vec<Element>> {
         _ => Vec::new(),
     }
 }
-
-/// What is known of a connection that is not HTTP.
-const IN_TCP: [Name; 3] = [Name::SourceIp, Name::Tls, Name::Time];
 
 /// A day, in milliseconds.
 const DAY_MS: i64 = 86_400_000;

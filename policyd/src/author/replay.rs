@@ -220,7 +220,7 @@ impl<'b> Plan<'b> {
         }
         if !atoms.is_cacheable() {
             // Something reads what no atom stands for: it may be anything.
-            reads.extend([Name::Method, Name::Path, Name::Host, Name::SourceIp]);
+            reads.extend([Name::Method, Name::Path, Name::Host, Name::SourceIp, Name::Sni]);
             reads.extend(bundle.schemas.declared.keys().cloned());
         }
         Self { atoms, keys: Keys::new(atoms), reads: reads.into_iter().collect() }

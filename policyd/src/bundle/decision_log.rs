@@ -26,18 +26,20 @@ const MASK: [&str; 4] = [
 /// The most masks.
 const MASK_COUNT_MAX: usize = 1000;
 /// The attributes of a request that can be masked, and those that tell nothing of anybody.
-const MASKABLE: [&str; 9] = [
+const MASKABLE: [&str; 10] = [
     "principal",
     "context.method",
     "context.path",
     "context.host",
     "context.source_ip",
+    "context.sni",
     "context.headers",
     "context.query",
     "context.cookies",
     "context.claims",
 ];
-const PLAIN: [&str; 5] = ["action", "resource", "context.tls", "context.time", "context.operation"];
+const PLAIN: [&str; 6] =
+    ["action", "resource", "context.tls", "context.time", "context.operation", "context.destination_port"];
 
 /// How decisions are logged.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,23 +1,76 @@
 //! Cedar expressions in YAML: conditions (`when:`, `match:`) and inputs (`key:`, an instance's fields).
 
 use adapters::FieldType;
+use api::config::Protocol;
 use cedar_policy::pst::{self, BinaryOp, Clause, Expr, Var};
 use cedar_policy::{Expression, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use daemon::finding::Findings;
 use model::operand::ResponseName;
-use model::{Name, Operand, Value};
+use model::{Action, Name, Operand, Value};
 
 use super::cedar_text::Place;
-use crate::atoms::{context_path, literal};
+use crate::atoms::{Derived, context_path, literal, meaning};
 
-/// The requests that conditions and inputs are about: those with a method and a path.
+/// The requests that inputs are about: those with a method and a path.
 const SCOPE: &str = r#"principal, action in [Action::"http", Action::"grpc"], resource"#;
 
-/// A condition as a policy that is satisfied when the condition holds, for requests to `service` or to any.
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Requests, which have a method and a path.
+    Requests,
+    /// Raw connections.
+    Connections,
+    /// Both.
+    All,
+}
+
+impl About {
+    /// What conditions are about that are meant for a service which speaks `protocol`.
+    pub const fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 | Protocol::Http2 => Self::Requests,
+            Protocol::Tcp => Self::Connections,
+        }
+    }
+
+    /// What a condition is about that is meant for any service: what has all that it reads.
+    pub fn read_by(text: &str) -> Self {
+        let Some(derived) =
+            Policy::parse(None, format!("permit(principal, action, resource) when {{ {text}\n}};"))
+                .ok()
+                .and_then(|policy| pst::Template::try_from(policy.as_ref().template().clone()).ok())
+                .map(|policy| {
+                    let mut derived = Derived::default();
+                    derived.policy(&policy, &meaning);
+                    derived
+                })
+        else {
+            return Self::Requests;
+        };
+        let all_of = |action| derived.atoms.iter().all(|atom| atom.name.is_of(action));
+        match (all_of(Action::Http), all_of(Action::Tcp) && !derived.reads_everything) {
+            (true, true) => Self::All,
+            (false, true) => Self::Connections,
+            (_, false) => Self::Requests,
+        }
+    }
+
+    const fn scope(self) -> &'static str {
+        match self {
+            Self::Requests => SCOPE,
+            Self::Connections => r#"principal, action == Action::"tcp", resource"#,
+            Self::All => r#"principal, action in [Action::"http", Action::"grpc", Action::"tcp"], resource"#,
+        }
+    }
+}
+
+/// A condition as a policy that is satisfied when the condition holds, for what it is `about` at `service` or at any.
 ///
 /// Nothing if it doesn't parse; what is wrong is added to `findings`.
 pub fn condition<'a>(
     id: &str,
+    about: About,
     service: Option<&str>,
     text: &str,
     place: Place<'a>,
@@ -29,8 +82,8 @@ pub fn condition<'a>(
         return None;
     }
     let scope = match service {
-        Some(service) => format!("{SCOPE} == Service::{}", quoted(service)),
-        None => SCOPE.to_owned(),
+        Some(service) => format!("{} == Service::{}", about.scope(), quoted(service)),
+        None => about.scope().to_owned(),
     };
     let prefix = format!("permit({scope}) when {{ ");
     let place = place.after(prefix.len());
@@ -68,6 +121,7 @@ impl Input {
             Self::Operand(operand) => match operand {
                 Operand::Context(Name::SourceIp) => FieldType::Ip,
                 Operand::Context(Name::Tls) => FieldType::Bool,
+                Operand::Context(Name::DestinationPort) => FieldType::Long,
                 Operand::Context(Name::Time) => FieldType::Time,
                 Operand::Response(ResponseName::Verdict) => FieldType::Text,
                 Operand::Response(_) => FieldType::Long,

@@ -13,7 +13,7 @@ use serde_saphyr::Spanned;
 
 use super::cedar_text::Place;
 use super::conditions::Conditions;
-use super::expression::{condition, operand, parse_input};
+use super::expression::{About, condition, operand, parse_input};
 use super::mesh::Mesh;
 use crate::author::yaml_schema::one_of;
 
@@ -120,7 +120,9 @@ pub fn read<'a>(
             None => ("true", Place::value(FILE, source, span_of(&raw.name, source), &raw.name.value)),
         };
         let id = format!("{ID_PREFIX}{}", raw.name.value);
-        if let Some((policy, place)) = condition(&id, service.as_deref(), when, place, findings) {
+        let limited = service.as_ref().and_then(|name| mesh.services.get(name));
+        let about = limited.map_or_else(|| About::read_by(when), |limited| About::of(limited.protocol));
+        if let Some((policy, place)) = condition(&id, about, service.as_deref(), when, place, findings) {
             conditions.add(policy, place, findings);
         }
         if let Some(limit) = limit(raw, source, service.as_deref(), mesh, findings) {

@@ -1,13 +1,14 @@
 //! `mesh.yaml`: the trust domain, the services and their instances.
 
 mod accepted;
+mod raw;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::config::{Enforcement, Exposure, Mtls, Protocol, STALE_AFTER, TokenIssuer};
+use api::config::{Enforcement, Exposure, IDLE_TIMEOUT, Mtls, Protocol, STALE_AFTER, TokenIssuer};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
@@ -35,6 +36,8 @@ const DECISION_VALIDITY: (Duration, Duration) = (Duration::from_millis(100), Dur
 const STALE_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
 /// How long a response's head may take: up to an hour.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
+/// How long a raw connection or a tunnel may be silent: up to thirty days.
+const IDLE_TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30 * 86_400));
 /// The most services and the most instances of one service.
 const COUNT_MAX: usize = 10_000;
 
@@ -78,6 +81,8 @@ pub struct Service {
     pub spiffe_id: SpiffeId,
     /// How long a response's head may take.
     pub timeout: Duration,
+    /// How long a raw connection or a tunnel may be silent.
+    pub idle_timeout: Duration,
     /// What its applications speak.
     pub protocol: Protocol,
     /// What its sidecars take of others.
@@ -228,6 +233,8 @@ impl Reader<'_> {
         let account =
             raw.service_account.as_ref().map_or(name.value.as_str(), |account| account.value.as_str());
         let timeout = self.duration(raw.timeout.as_ref(), Duration::from_secs(15), TIMEOUT);
+        let idle_timeout = self.duration(raw.idle_timeout.as_ref(), IDLE_TIMEOUT, IDLE_TIMEOUT_RANGE);
+        self.raw_service(name, raw);
         let ingress = raw.ingress.as_ref().and_then(|text| self.address(text));
         if raw.instances.len() > COUNT_MAX {
             self.wrong(name, format!("there are more than {COUNT_MAX} instances"), "split the service");
@@ -252,6 +259,7 @@ impl Reader<'_> {
             namespace: namespace.to_owned(),
             spiffe_id,
             timeout,
+            idle_timeout,
             protocol: raw.protocol,
             mtls: raw.mtls.as_ref().map(|written| written.value).unwrap_or_default(),
             fail_mode: raw.fail_mode,

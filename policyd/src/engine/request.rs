@@ -85,7 +85,11 @@ fn context(
         (SmolStr::new_static("tls"), attributes.tls.into()),
         (SmolStr::new_static("time"), extension(Function::Datetime, &cedar_time(attributes.time))?),
     ]);
-    if attributes.action != Action::Tcp {
+    if attributes.action == Action::Tcp {
+        let port = i64::from(attributes.destination_port);
+        pairs.insert(SmolStr::new_static("destination_port"), port.into());
+        pairs.extend(attributes.sni.as_deref().map(|name| (SmolStr::new_static("sni"), text(name))));
+    } else {
         pairs.extend([
             (SmolStr::new_static("method"), text(&attributes.method)),
             (SmolStr::new_static("path"), text(&attributes.path)),

@@ -1,7 +1,10 @@
-//! How connections arrive: redirected by the kernel, or by way of load balancers.
+//! How connections arrive: at the local addresses of services, redirected by the kernel, or by way of load balancers.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
+use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{Forwarding, Intercept, OutboundTo, ProxyProtocol, ProxyProtocolVersion, Reader};
@@ -10,8 +13,53 @@ use super::{Forwarding, Intercept, OutboundTo, ProxyProtocol, ProxyProtocolVersi
 const TRUSTED_HOPS: (RangeInclusive<u64>, u64) = (0..=16, 0);
 /// The most ports of an application.
 const PORTS_MAX: usize = 64;
+/// The most local addresses of services.
+const LOCAL_MAX: usize = 1000;
+
+/// Where the application connects to a service of raw connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The service's name in the bundle.
+    pub service: String,
+    /// The address; it authenticates nobody, so it belongs on loopback.
+    pub listen: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLocalAddress {
+    service: Spanned<String>,
+    listen: Spanned<String>,
+}
 
 impl Reader<'_> {
+    /// The local addresses of services, beside the one where HTTP goes `outbound`. Those with a mistake are left out.
+    pub(super) fn local_addresses(
+        &mut self,
+        raw: Vec<RawLocalAddress>,
+        outbound: Option<SocketAddr>,
+    ) -> Vec<LocalAddress> {
+        if let Some(one_more) = raw.get(LOCAL_MAX) {
+            self.wrong::<(), _>(&one_more.service, format!("there are more than {LOCAL_MAX} of them"));
+        }
+        let mut services = BTreeSet::new();
+        let mut taken: BTreeSet<SocketAddr> = outbound.into_iter().collect();
+        let mut local = Vec::new();
+        for RawLocalAddress { service, listen } in raw {
+            let listen_at = self.socket(&listen);
+            if !services.insert(service.value.clone()) {
+                self.wrong::<(), _>(&service, format!("`{}` has a local address already", service.value));
+            }
+            if listen_at.is_some_and(|address| address.port() != 0 && !taken.insert(address)) {
+                self.wrong::<(), _>(&listen, format!("`{}` is listened at already", listen.value));
+            }
+            if let (Some(service), Some(listen)) = (self.name(service), listen_at) {
+                local.push(LocalAddress { service, listen });
+            }
+        }
+        local
+    }
+
     pub(super) fn proxy_protocol(
         &mut self,
         from: Option<Spanned<Vec<String>>>,

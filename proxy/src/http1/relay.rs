@@ -18,7 +18,6 @@ use super::forward::Forward;
 use super::pipe::{Framing, Pipe, PipeError, poll_write_all};
 use super::request_head::RequestHead;
 use super::response_head::{Onward, ResponseHead};
-use super::tunnel;
 use crate::chunks::Chunks;
 use crate::endpoints::Endpoint;
 use crate::exchange::{Direction, Record};
@@ -26,6 +25,7 @@ use crate::framing::{BodyLength, Malformed};
 use crate::pool::Connection;
 use crate::request::Way;
 use crate::respond::Refusal;
+use crate::tunnel::{self, End, Ended};
 use crate::upstream::{Attempts, Failure, UpstreamError};
 
 /// How long neither side of a body may do anything. Streams of events are silent for minutes.
@@ -190,9 +190,13 @@ impl Relay<'_> {
             return Ok(After::Close);
         }
         if switches {
-            let bytes = tunnel::run(down, &mut up.connection.stream, up.read).await;
-            (record.request_bytes, record.response_bytes) = bytes;
-            record.completed();
+            let above = End { stream: &mut up.connection.stream, read: &mut up.read };
+            let below = End { stream: &mut down.stream, read: &mut down.read };
+            let tell = |passed| (record.request_bytes, record.response_bytes) = passed;
+            let forever = std::future::pending::<()>();
+            if tunnel::run(below, above, self.way.idle_timeout, tell, forever).await == Ended::Whole {
+                record.completed();
+            }
             return Ok(After::Close);
         }
         record.completed();

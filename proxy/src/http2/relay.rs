@@ -158,6 +158,8 @@ impl Relay<'_> {
                     let (endpoint, lease) = attempts.lease().await?;
                     (endpoint, Link::Http2(lease))
                 }
+                // Such requests have been refused.
+                Protocol::Tcp => return None,
             })
         });
         poll_fn(|cx| {

@@ -31,6 +31,7 @@ fn mesh() -> Applied {
         timeout: Duration::from_secs(1),
         protocol: config::Protocol::default(),
         mtls: Mtls::Strict,
+        idle_timeout: config::IDLE_TIMEOUT,
     };
     let mesh = config::Mesh { services: vec![service] };
     let config = Config { mesh: mesh.into(), ..Config::default() };

@@ -39,6 +39,7 @@ pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::S
         timeout: Duration::from_secs(5),
         protocol: Protocol::Http1,
         mtls: Mtls::Strict,
+        idle_timeout: config::IDLE_TIMEOUT,
     }
 }
 
@@ -94,6 +95,7 @@ impl Setting {
             service: service.to_owned(),
             inbound: any,
             outbound: any,
+            tcp: Vec::new(),
             ingress: Some(any),
             proxy_protocol: None,
             forwarding: Forwarding::default(),

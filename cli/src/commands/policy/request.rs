@@ -46,6 +46,12 @@ pub(super) struct Options {
     /// Whether the connection is mutual TLS; by default true if the caller has a SPIFFE ID
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     tls: Option<bool>,
+    /// The server name that the caller of a raw connection asked for; none by default
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    /// The application's port that a raw connection is for; 0 by default
+    #[arg(long, value_name = "PORT")]
+    destination_port: Option<u16>,
     /// When the request arrives; 2026-01-01T12:00:00Z by default
     #[arg(long)]
     time: Option<String>,
@@ -54,11 +60,12 @@ pub(super) struct Options {
 impl Options {
     /// Whether more is given than who calls what, and in which way.
     pub(super) fn is_one_request(&self) -> bool {
-        let named = [&self.method, &self.path, &self.host, &self.source_ip, &self.time];
+        let named = [&self.method, &self.path, &self.host, &self.source_ip, &self.sni, &self.time];
         let paired = [&self.headers, &self.query, &self.cookies, &self.claims];
         named.into_iter().any(Option::is_some)
             || paired.into_iter().any(|pairs| !pairs.is_empty())
             || self.tls.is_some()
+            || self.destination_port.is_some()
     }
 
     /// The request.
@@ -76,6 +83,8 @@ impl Options {
             claims: self.claims.into_iter().collect(),
             source_ip: self.source_ip,
             tls: self.tls,
+            sni: self.sni,
+            destination_port: self.destination_port,
             time: self.time,
         }
     }

@@ -31,6 +31,7 @@ pub(super) fn of(name: Name, tests: &[&Test], patterns: &[Vec<Element>], seeds: 
     let (found, complete) = match name {
         Name::SourceIp => (addresses(tests, by_value), !by_value),
         Name::Time => (times(tests, by_value), !by_value),
+        Name::DestinationPort => (ports(tests, by_value), !by_value),
         Name::Tls => (vec![Value::Bool(true), Value::Bool(false)], true),
         _ => {
             let mut patterns = patterns.to_vec();
@@ -69,6 +70,11 @@ pub(super) fn set(attributes: &mut Attributes, name: &Name, value: Option<&Value
         (Name::Host, Some(Value::Text(text))) => attributes.host.clone_from(text),
         (Name::SourceIp, Some(Value::Ip(ip))) => attributes.source_ip = *ip,
         (Name::Tls, Some(Value::Bool(tls))) => attributes.tls = *tls,
+        (Name::DestinationPort, Some(Value::Long(port))) => {
+            attributes.destination_port = u16::try_from(*port).unwrap_or(attributes.destination_port);
+        }
+        (Name::Sni, Some(Value::Text(text))) => attributes.sni = Some(text.clone()),
+        (Name::Sni, None) => attributes.sni = None,
         (Name::Time, Some(Value::Time(millis))) => {
             attributes.time = Timestamp::from_millisecond(*millis).unwrap_or(attributes.time);
         }
@@ -93,7 +99,7 @@ const fn grammar(name: &Name) -> Grammar {
     match name {
         Name::Path => Grammar::Path,
         Name::Method => Grammar::Method,
-        Name::Host => Grammar::Host,
+        Name::Host | Name::Sni => Grammar::Host,
         Name::Header(_) | Name::Cookie(_) => Grammar::Header,
         _ => Grammar::Any,
     }
@@ -189,6 +195,29 @@ fn times(tests: &[&Test], by_value: bool) -> Vec<Value> {
     }
     found.retain(|millis| Timestamp::from_millisecond(*millis).is_ok());
     kinds(found.into_iter().map(Value::Time), tests)
+}
+
+/// Each port that a test names, and those before and after it.
+fn ports(tests: &[&Test], by_value: bool) -> Vec<Value> {
+    let mut found = vec![0];
+    if by_value {
+        found.extend([5432, 6379]);
+    }
+    for value in tests.iter().flat_map(|test| compared(test)) {
+        if let Value::Long(port) = value {
+            found.extend([port.saturating_sub(1), *port, port.saturating_add(1)]);
+        }
+    }
+    found.retain(|port| u16::try_from(*port).is_ok());
+    kinds(found.into_iter().map(Value::Long), tests)
+}
+
+/// The values that a test compares with.
+const fn compared(test: &Test) -> &[Value] {
+    match test {
+        Test::Equals(value) | Test::Less(value) | Test::LessOrEqual(value) => std::slice::from_ref(value),
+        _ => &[],
+    }
 }
 
 /// The first value of each kind: of each way in which `tests` come out.

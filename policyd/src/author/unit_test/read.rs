@@ -82,6 +82,10 @@ struct RawRequest {
     source_ip: Option<Spanned<String>>,
     /// Whether the connection is mutual TLS; by default true if the caller has a SPIFFE ID.
     tls: Option<bool>,
+    /// The server name that the caller of a raw connection (`tcp`) asked for, in lower case.
+    sni: Option<String>,
+    /// The application's port that a raw connection (`tcp`) is for; 0 by default.
+    destination_port: Option<u16>,
     /// When the request arrives, as RFC 3339 has it; 2026-01-01T12:00:00Z by default.
     #[schemars(with = "Option<String>")]
     time: Option<Spanned<String>>,
@@ -227,6 +231,8 @@ impl Reader<'_> {
             claims: raw.claims.clone(),
             source_ip: value(&raw.source_ip),
             tls: raw.tls,
+            sni: raw.sni.clone(),
+            destination_port: raw.destination_port,
             time: value(&raw.time),
         };
         match text.attributes(&self.bundle.mesh) {

@@ -52,6 +52,12 @@ pub struct RequestText {
     /// True if the principal is a workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
+    /// Of a raw connection: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// Of a raw connection: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<u16>,
     /// [`DEFAULT_TIME`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
@@ -122,6 +128,8 @@ impl RequestText {
             claims: self.claims.clone(),
             operation: None,
             source_ip,
+            sni: self.sni.clone(),
+            destination_port: self.destination_port.unwrap_or_default(),
             time,
         };
         // As a proxy finds it.

@@ -27,6 +27,8 @@ impl RequestText {
             claims: attributes.claims.clone(),
             source_ip: (!is_loopback).then(|| attributes.source_ip.to_string()),
             tls: (attributes.tls != has_identity).then_some(attributes.tls),
+            sni: attributes.sni.clone(),
+            destination_port: (attributes.destination_port != 0).then_some(attributes.destination_port),
             time: unless(attributes.time.to_string(), DEFAULT_TIME),
         }
     }
@@ -52,6 +54,8 @@ impl RequestText {
             ("claims", record(&self.claims)),
             ("source_ip", text(&self.source_ip)),
             ("tls", self.tls.map(|tls| tls.to_string())),
+            ("sni", text(&self.sni)),
+            ("destination_port", self.destination_port.map(|port| port.to_string())),
             ("time", text(&self.time)),
         ];
         entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()

@@ -53,6 +53,8 @@ fn what_is_not_said_has_a_default() {
             operation: None,
             source_ip: 127.0.0.1,
             tls: false,
+            sni: None,
+            destination_port: 0,
             time: 2026-01-01T12:00:00Z,
         }
     "#]]

@@ -85,7 +85,11 @@ pub(super) struct RawService {
     /// How long the head of a response may take, connecting included, 1ms to 1h; 15s by default.
     #[schemars(with = "Option<String>", example = "15s")]
     pub(super) timeout: Option<Spanned<String>>,
-    /// What its applications speak: HTTP/1.1, or HTTP/2 by prior knowledge, which gRPC needs; `http1` by default.
+    /// How long a raw connection, or a tunnel such as a WebSocket, may be silent, 1s to 30d; 1h by default.
+    #[schemars(with = "Option<String>", example = "1h")]
+    pub(super) idle_timeout: Option<Spanned<String>>,
+    /// What its applications speak: HTTP/1.1, HTTP/2 by prior knowledge, which gRPC needs, or anything else (`tcp`), which
+    /// is passed on as it is; `http1` by default.
     #[serde(default)]
     #[schemars(schema_with = "one_of::<Protocol>")]
     pub(super) protocol: Protocol,

@@ -15,7 +15,7 @@ use super::{Action, FILE, Handler, ID_PREFIX, InstanceInputs, Rule, Rules};
 use crate::atoms::{Derived, meaning};
 use crate::bundle::cedar_text::Place;
 use crate::bundle::conditions::Conditions;
-use crate::bundle::expression::{Input, check_input, condition, parse_input};
+use crate::bundle::expression::{About, Input, check_input, condition, parse_input};
 use crate::bundle::limits::is_token;
 use crate::bundle::mesh::Mesh;
 use crate::bundle::schema::Schemas;
@@ -182,9 +182,11 @@ impl<'a> Parsed<'a> {
             known.then_some(service.value.as_str())
         });
         let id = format!("{ID_PREFIX}{}", rule.name.value);
+        let about = service.and_then(|name| mesh.services.get(name));
+        let about = about.map_or(About::Requests, |service| About::of(service.protocol));
         let text = rule.condition.as_ref().map_or("true", |text| text.value.as_str());
         let place = self.place(rule.condition.as_ref().unwrap_or(&rule.name));
-        if let Some((policy, place)) = condition(&id, service, text, place, findings) {
+        if let Some((policy, place)) = condition(&id, about, service, text, place, findings) {
             conditions.add(policy, place, findings);
         }
     }

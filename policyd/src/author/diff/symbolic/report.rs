@@ -140,6 +140,8 @@ fn options(request: &RequestText) -> String {
     let last = [
         one("source-ip", &request.source_ip),
         request.tls.map(|tls| format!("--tls {tls}")),
+        one("sni", &request.sni),
+        request.destination_port.map(|port| format!("--destination-port {port}")),
         one("time", &request.time),
     ];
     named.into_iter().flatten().chain(fields).chain(last.into_iter().flatten()).collect::<Vec<_>>().join(" ")

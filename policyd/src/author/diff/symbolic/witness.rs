@@ -156,6 +156,8 @@ impl Witness<'_> {
         };
         if facts.action == Action::Tcp {
             (facts.method, facts.path) = ("GET".to_owned(), "/".to_owned());
+            facts.sni = self.text("context.sni");
+            facts.destination_port = self.text("context.destination_port")?.parse().ok()?;
         } else {
             let text = |name: &str| self.text(&format!("context.{name}"));
             (facts.method, facts.path) = (text("method")?, text("path")?);

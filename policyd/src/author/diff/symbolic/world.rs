@@ -65,6 +65,7 @@ impl<'b> World<'b> {
             "context.time >= datetime(\"1970-01-01\") && context.time < datetime(\"9999-01-01\")".to_owned(),
         ];
         if action == Action::Tcp.as_str() {
+            facts.push("context.destination_port >= 0 && context.destination_port <= 65535".to_owned());
             return facts;
         }
         facts.extend(

@@ -1,0 +1,219 @@
+//! Raw connections: decided on once, when they are opened, and passed on as they are.
+//!
+//! On the way out a local address, or the one that was meant before the kernel redirected it, says which service is
+//! called; an instance of it is connected to by mutual TLS, for this one connection. On the way in the decision is on
+//! [`Action::Tcp`], for there is nothing in the bytes that policies could read.
+
+mod metrics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::config::Protocol;
+use daemon::Lifecycle;
+use model::{Action, Principal};
+use tokio::time::Instant;
+
+use crate::applied::Applied;
+use crate::attributes::Head;
+use crate::exchange::{Arrival, Direction, Record};
+use crate::fields::Fields;
+use crate::http1::Buffer;
+use crate::ids;
+use crate::metrics::Memo;
+use crate::path::Query;
+use crate::request::{Connection, Proxy, Way};
+use crate::respond::Refusal;
+use crate::stream::Stream;
+use crate::tunnel::{self, End, Ended};
+use crate::upstream::{Attempts, UpstreamError};
+pub(crate) use metrics::Metrics;
+
+/// How long a raw connection may go on once the proxy stops: less than a drain takes.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a raw connection goes.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// To the application behind this proxy. Its caller asked for this server name.
+    Own { sni: Option<String> },
+    /// To this service of the mesh.
+    Service(String),
+}
+
+/// Whether the application behind this proxy takes raw connections.
+pub(crate) fn is_own(proxy: &Proxy) -> bool {
+    is_raw(&proxy.current.look(), &proxy.service)
+}
+
+/// Where a connection in the clear goes, if it is a raw one: one to the local address of a service, one that was meant
+/// for an instance of such a service, or one from outside of the mesh to such an application.
+pub(crate) fn target(proxy: &Proxy, connection: &Connection, local: Option<&Arc<str>>) -> Option<Target> {
+    if let Some(service) = local {
+        return Some(Target::Service(service.as_ref().to_owned()));
+    }
+    if connection.direction != Direction::Outbound {
+        return is_own(proxy).then_some(Target::Own { sni: None });
+    }
+    let applied = proxy.current.look();
+    let meant = proxy.interception.meant(connection.original.as_ref(), &applied)?;
+    (meant.protocol == Protocol::Tcp).then(|| Target::Service(meant.name.clone()))
+}
+
+fn is_raw(applied: &Applied, service: &str) -> bool {
+    applied.services.get(service).is_some_and(|service| service.protocol == Protocol::Tcp)
+}
+
+/// Serves one raw connection, until it has ended.
+pub(crate) async fn serve(
+    mut stream: Stream,
+    connection: &Connection,
+    target: &Target,
+    proxy: &Proxy,
+    lifecycle: &Lifecycle,
+) {
+    let principal = proxy.caller(connection);
+    let arrival = Arrival {
+        started: Instant::now(),
+        at: proxy.clock.now(),
+        direction: connection.direction,
+        principal: &principal,
+        client: connection.caller.ip(),
+        is_mutual: connection.peer.is_some(),
+    };
+    let id = ids::new_request_id();
+    let id = std::str::from_utf8(&id).unwrap_or_default();
+    let mut memo = Memo::default();
+    let mut record = Record::begin(&proxy.observers, &mut memo, arrival, (id, ""));
+    record.is_raw = true;
+    record.service = match target {
+        Target::Own { .. } => &proxy.service,
+        Target::Service(service) => service,
+    };
+    let metrics = &proxy.observers.metrics.tcp;
+    let routed = match target {
+        Target::Own { sni } => proxy.let_connect(&mut record, connection, &principal, sni.as_deref()).await,
+        Target::Service(service) => proxy.find_raw(connection, service),
+    };
+    let served = match routed {
+        Ok(way) => pass(&mut stream, &way, &mut record, proxy, lifecycle).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = served {
+        metrics.refused(connection.direction, record.service, &refusal);
+        proxy.turn_away(&mut record, &refusal);
+        stream.abort();
+    }
+}
+
+impl Proxy {
+    /// From the application to a service of the mesh.
+    fn find_raw(&self, connection: &Connection, name: &str) -> Result<Way, Refusal> {
+        let applied = self.current.look();
+        if applied.services.is_empty() {
+            return Err(Refusal::NoConfig);
+        }
+        let service = applied.services.get(name).ok_or_else(|| Refusal::NoSuchService(name.to_owned()))?;
+        if service.protocol != Protocol::Tcp {
+            return Err(Refusal::NoConnections(name.to_owned()));
+        }
+        self.interception.not_back(connection.original.as_ref())?;
+        Ok(Way::to(Arc::clone(service), Protocol::Tcp))
+    }
+
+    /// From a caller to the application, if policies and limits allow it.
+    async fn let_connect(
+        &self,
+        record: &mut Record<'_>,
+        connection: &Connection,
+        principal: &Principal,
+        sni: Option<&str>,
+    ) -> Result<Way, Refusal> {
+        self.not_in_the_clear(connection)?;
+        let application = self.interception.application(connection.original.as_ref(), &self.application)?;
+        let head = Head {
+            principal,
+            action: Action::Tcp,
+            service: &self.service,
+            method: "",
+            path: "",
+            query: Query::new("")?,
+            host: "",
+            fields: Fields::default(),
+            claims: None,
+            operation: None,
+            source_ip: connection.caller.ip(),
+            tls: connection.peer.is_some(),
+            sni,
+            destination_port: application.port(),
+            time: record.arrived,
+        };
+        // What a limit has left is told to callers of HTTP alone.
+        let _balances = self.admit(record, &head).await?;
+        let applied = self.current.look();
+        let way =
+            Way::to(Arc::clone(applied.services.get(&self.service).unwrap_or(application)), Protocol::Tcp);
+        let greeting = self.greeting(connection, None);
+        Ok(Way { service: Arc::clone(application), greeting, ..way })
+    }
+}
+
+/// Connects, and passes everything on. Refused while nothing has been passed on.
+async fn pass(
+    stream: &mut Stream,
+    way: &Way,
+    record: &mut Record<'_>,
+    proxy: &Proxy,
+    lifecycle: &Lifecycle,
+) -> Result<(), Refusal> {
+    let name = || way.service.name.clone();
+    let mut attempts = Attempts::new(way, &proxy.observers.metrics, false);
+    let dialled = tokio::time::timeout(way.timeout, attempts.dial()).await;
+    let dialled =
+        dialled.map_err(|_late| UpstreamError::Timeout { service: name(), timeout: way.timeout })?;
+    let (endpoint, mut up) = dialled.ok_or_else(|| UpstreamError::NoneHealthy { service: name() })?;
+    record.upstream = Some(endpoint);
+    let counts = proxy.observers.metrics.tcp.opened(record.direction, record.service);
+    let (mut read, mut read_above) = (Buffer::default(), Buffer::default());
+    let (started, tenure) = (&mut *record, up.tenure());
+    let below = End { stream, read: &mut read };
+    let above = End { stream: &mut up.stream, read: &mut read_above };
+    let tell = |passed| {
+        counts.passed((started.request_bytes, started.response_bytes), passed);
+        (started.request_bytes, started.response_bytes) = passed;
+    };
+    let cut = async {
+        tokio::select! {
+            why = drained(lifecycle) => why,
+            why = ended(proxy, tenure) => why,
+        }
+    };
+    let ended = tunnel::run(below, above, way.idle_timeout, tell, cut).await;
+    record.error = match ended {
+        Ended::Whole => {
+            record.completed();
+            return Ok(());
+        }
+        Ended::Broken => Some("broken"),
+        Ended::Idle => Some("idle_timeout"),
+        Ended::Cut(why) => Some(why),
+    };
+    // Neither side may take what it has got for all.
+    stream.abort();
+    up.stream.abort();
+    Ok(())
+}
+
+async fn drained(lifecycle: &Lifecycle) -> &'static str {
+    lifecycle.stopping().await;
+    tokio::time::sleep(DRAIN_TIMEOUT).await;
+    "stopping"
+}
+
+async fn ended(proxy: &Proxy, tenure: Option<identity::Tenure>) -> &'static str {
+    match tenure {
+        Some(tenure) => proxy.clock.sleep_until(tenure.cut_at).await,
+        None => std::future::pending().await,
+    }
+    "certificate_ended"
+}

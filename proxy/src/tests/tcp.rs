@@ -1,0 +1,191 @@
+//! Raw connections: between two sidecars, and from outside of the mesh.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use api::config::Protocol;
+use model::{Action, Principal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::setting::*;
+use crate::app::Bound;
+use crate::config::LocalAddress;
+
+/// A service that sends back what it hears.
+async fn echo() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                let _ended = tokio::io::copy(&mut read, &mut write).await;
+                let _ended = write.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+/// The sidecar of `shop`, which takes raw connections, before the application at `application`; and that of `cart`, whose
+/// application connects to it, also if it is not the only one of `endpoints`.
+pub(super) async fn pair(
+    setting: &Setting,
+    application: SocketAddr,
+    others: &[(&str, SocketAddr)],
+) -> (Bound, Bound) {
+    let shop = setting.proxy("shop", application).await;
+    let local = LocalAddress { service: "shop".into(), listen: "127.0.0.1:0".parse().unwrap() };
+    let source = identity::Source::fixed(setting.pki.identity(&id("cart"), HOUR));
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let cart = setting.proxy_with("cart", nobody, source, |config| config.tcp.push(local)).await;
+    cart.readiness.until_ready().await;
+    let mut endpoints = others.to_vec();
+    endpoints.push(("shop-v1", shop.addresses.inbound));
+    let told = api::config::Service { protocol: Protocol::Tcp, ..service("shop", &endpoints) };
+    setting.policyd.change(|config| config.services = vec![told]).await;
+    for proxy in [&shop, &cart] {
+        let known = |applied: &crate::applied::Applied| {
+            applied.services.get("shop").is_some_and(|shop| shop.protocol == Protocol::Tcp)
+        };
+        proxy.current().until(known).await;
+    }
+    (shop, cart)
+}
+
+pub(super) async fn connect(cart: &Bound) -> TcpStream {
+    TcpStream::connect(cart.tcp[0].1).await.unwrap()
+}
+
+/// What comes back for a word that is not HTTP.
+pub(super) async fn answer(stream: &mut TcpStream) -> std::io::Result<[u8; 3]> {
+    stream.write_all(b"\0\xff\n").await?;
+    let mut heard = [0; 3];
+    stream.read_exact(&mut heard).await?;
+    Ok(heard)
+}
+
+/// Whether the other side ends the connection.
+pub(super) async fn is_ended(stream: &mut TcpStream) -> bool {
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_u8()).await;
+    read.expect("an end").is_err()
+}
+
+/// Waits until `line` is among the metrics of `proxy`.
+pub(super) async fn until_counted(proxy: &Bound, line: &str) {
+    let until = async {
+        while !proxy.metrics.render().contains(line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(20), until).await;
+    assert!(counted.is_ok(), "no {line} in {}", proxy.metrics.render());
+}
+
+#[tokio::test]
+async fn any_bytes_pass_both_ways_and_the_decision_is_on_a_connection() {
+    let setting = Setting::new().await;
+    let application = echo().await;
+    let (shop, cart) = pair(&setting, application, &[]).await;
+    let mut stream = connect(&cart).await;
+    assert_eq!(answer(&mut stream).await.unwrap(), *b"\0\xff\n");
+    stream.shutdown().await.unwrap();
+    assert!(is_ended(&mut stream).await);
+    let checked = setting.policyd.checks.lock().unwrap().last().unwrap().clone();
+    assert_eq!((checked.principal, checked.action), (Principal::Workload(id("cart")), Action::Tcp));
+    assert_eq!((checked.method.as_str(), checked.path.as_str(), checked.tls), ("", "", true));
+    assert_eq!((checked.destination_port, checked.sni), (application.port(), None));
+    for (proxy, direction) in [(&shop, "inbound"), (&cart, "outbound")] {
+        let of = format!(r#"direction="{direction}",service="shop""#);
+        until_counted(proxy, &format!("tidegate_tcp_open_connections{{{of}}} 0\n")).await;
+        for counted in [
+            format!("tidegate_tcp_connections_total{{{of},outcome=\"opened\"}} 1\n"),
+            format!("tidegate_tcp_bytes_total{{{of},way=\"to_service\"}} 3\n"),
+            format!("tidegate_tcp_bytes_total{{{of},way=\"to_caller\"}} 3\n"),
+        ] {
+            until_counted(proxy, &counted).await;
+        }
+        assert!(!proxy.metrics.render().contains("tidegate_requests_total"), "it is no request");
+    }
+}
+
+#[tokio::test]
+async fn what_is_denied_is_closed_at_once() {
+    let setting = Setting::new().await;
+    let (shop, cart) = pair(&setting, echo().await, &[]).await;
+    setting.policyd.decide(|_, revision| deny(revision));
+    let mut stream = connect(&cart).await;
+    assert!(is_ended(&mut stream).await);
+    until_counted(&shop, r#"direction="inbound",service="shop",outcome="denied"} 1"#).await;
+    // Also one that comes in the clear.
+    let mut stream = TcpStream::connect(shop.addresses.ingress.unwrap()).await.unwrap();
+    assert!(is_ended(&mut stream).await);
+    let checked = setting.policyd.checks.lock().unwrap().last().unwrap().clone();
+    assert_eq!((checked.principal, checked.action), (Principal::Unauthenticated, Action::Tcp));
+}
+
+#[tokio::test]
+async fn a_connection_takes_one_token_of_a_limit() {
+    let setting = Setting::new().await;
+    let (shop, cart) = pair(&setting, echo().await, &[]).await;
+    let limit = model::Limit {
+        name: "two".into(),
+        scope: model::Scope::Local,
+        rate: "2 per 1h".parse().unwrap(),
+        burst: std::num::NonZeroU32::new(2).unwrap(),
+        key: vec![model::Operand::Principal],
+        fail_mode: model::FailMode::Closed,
+    };
+    setting.policyd.decide(|_, revision| model::Decision { limits: vec!["two".into()], ..allow(revision) });
+    setting.policyd.change(|config| config.limits = vec![limit]).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&cart).await;
+        for _ in 0..5 {
+            answer(&mut stream).await.unwrap();
+        }
+        open.push(stream);
+    }
+    assert!(is_ended(&mut connect(&cart).await).await);
+    until_counted(&shop, r#"direction="inbound",service="shop",outcome="limited"} 1"#).await;
+    assert!(answer(&mut open[0]).await.is_ok(), "those that are open stay so");
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_is_passed_over() {
+    let setting = Setting::new().await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_shop, cart) = pair(&setting, echo().await, &[("gone", gone)]).await;
+    for _ in 0..3 {
+        assert!(answer(&mut connect(&cart).await).await.is_ok());
+    }
+    until_counted(&cart, r#"tidegate_upstream_ejections_total{service="shop",instance="gone"} 1"#).await;
+}
+
+#[tokio::test]
+async fn requests_and_raw_connections_do_not_mix() {
+    let setting = Setting::new().await;
+    let (_shop, cart) = pair(&setting, echo().await, &[]).await;
+    let response = get(cart.addresses.outbound, "shop", "/").await;
+    assert_eq!((response.status, response.error().as_str()), (421, "no_requests"));
+    setting.policyd.change(|config| config.services[0].protocol = Protocol::Http1).await;
+    let is_http = |applied: &crate::applied::Applied| applied.services["shop"].protocol == Protocol::Http1;
+    cart.current().until(is_http).await;
+    assert!(is_ended(&mut connect(&cart).await).await);
+    until_counted(&cart, r#"direction="outbound",service="shop",outcome="no_connections"} 1"#).await;
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_an_open_connection_but_not_for_ever() {
+    let setting = Setting::new().await;
+    let (shop, cart) = pair(&setting, echo().await, &[]).await;
+    let mut stream = connect(&cart).await;
+    answer(&mut stream).await.unwrap();
+    tokio::time::pause();
+    let drain = tokio::spawn(async move { shop.drain().await });
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(answer(&mut stream).await.is_ok());
+    assert!(is_ended(&mut stream).await);
+    assert!(drain.await.unwrap(), "nothing is left");
+}
