@@ -26,6 +26,8 @@ pub(crate) struct Daemon {
     child: Child,
     /// Where its output goes: told when it fails.
     log: PathBuf,
+    /// Where it tells of itself, once it is ready.
+    admin: Option<SocketAddr>,
 }
 
 impl Daemon {
@@ -41,7 +43,7 @@ impl Daemon {
         command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = processor::on(processors, || command.spawn())?
             .with_context(|| format!("`{}` can't be run", program.display()))?;
-        Ok(Self { child, log })
+        Ok(Self { child, log, admin: None })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -52,7 +54,17 @@ impl Daemon {
     pub(crate) fn until_ready(&mut self, admin: SocketAddr, path: &str) -> Result<()> {
         self.until(&format!("`{path}` is not answered with 200"), || {
             get(admin, path).is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
-        })
+        })?;
+        self.admin = Some(admin);
+        Ok(())
+    }
+
+    /// The value of the metric whose line starts with `name`.
+    pub(crate) fn metric(&self, name: &str) -> Result<u64> {
+        let text = get(self.admin.context("it has told of no admin address")?, "/metrics")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.with_context(|| format!("there is no metric `{name}`"))?;
+        value.trim().parse().with_context(|| format!("`{name}` is `{value}`"))
     }
 
     /// Waits until it listens at `address`.

@@ -18,6 +18,7 @@ mod results;
 mod row;
 mod run;
 mod side;
+mod soak;
 mod stats;
 mod tidegate;
 mod upstream;
@@ -42,7 +43,8 @@ Examples:
   cargo run --release -p tidegate-bench -- --list                  which jobs there are
   cargo run --release -p tidegate-bench -- --only mtls --rounds 9  one job
   cargo run --release -p tidegate-bench -- --only http1 --tidegate-only --seconds 20
-                                                                   to run a profiler beside it")]
+                                                                   to run a profiler beside it
+  cargo run --release -p tidegate-bench -- soak                    ten minutes of changes under load")]
 struct Arguments {
     #[command(flatten)]
     run: run::Run,
@@ -50,18 +52,26 @@ struct Arguments {
     part: Option<Part>,
 }
 
-/// The bench's own processes.
+/// Another command, or one of the bench's own processes.
 #[derive(Debug, Subcommand)]
 enum Part {
+    Soak(soak::Soak),
     /// The service behind the proxies
     #[command(hide = true)]
-    Upstream { speaks: upstream::Speaks, address: SocketAddr },
+    Upstream {
+        speaks: upstream::Speaks,
+        address: SocketAddr,
+    },
     /// The generator of load, which is told what to do in JSON
     #[command(hide = true)]
-    Generate { load: String },
+    Generate {
+        load: String,
+    },
     /// The server that Envoy asks about each request
     #[command(hide = true)]
-    Authz { address: SocketAddr },
+    Authz {
+        address: SocketAddr,
+    },
 }
 
 fn main() -> ExitCode {
@@ -77,6 +87,7 @@ fn main() -> ExitCode {
 fn dispatch(arguments: Arguments) -> Result<ExitCode> {
     match arguments.part {
         None => arguments.run.run(),
+        Some(Part::Soak(soak)) => soak.run(),
         Some(Part::Upstream { speaks, address }) => {
             upstream::serve(address, speaks).map(|()| ExitCode::SUCCESS)
         }

@@ -1,5 +1,6 @@
 //! Runs a job: both sides in turn, round by round, so that what disturbs the machine disturbs both.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -74,12 +75,7 @@ pub(crate) fn measure(
     tell: &dyn Fn(&str),
 ) -> Result<Measured> {
     tell("starting");
-    let bench = std::env::current_exe()?;
-    let [upstream] = free_addresses()?;
-    let speaks = row.wire.as_argument();
-    let arguments = ["upstream", speaks, &upstream.to_string()];
-    let mut service = Daemon::start(&bench, &arguments, OTHERS, folder.join("upstream.log"))?;
-    service.until_listening(upstream)?;
+    let (upstream, _service) = start_upstream(row, folder)?;
     let proxies = PROXIES.get(..row.processors).context("the proxies have two processors at most")?;
     let place = Place { folder, upstream, proxies, others: OTHERS };
     let caller = pki::issue(&ca.state(), CALLER, folder)?;
@@ -120,7 +116,13 @@ pub(crate) fn measure(
             for (side, rounds) in &mut sides {
                 let how = rate.map_or_else(|| "as fast as it goes".to_owned(), |rate| format!("{rate}/s"));
                 tell(&format!("round {}, {how}, {}", round + 1, side.name));
-                let outcome = generate(&bench, &load(row, side, tls.as_ref(), *rate, proxies, options))?;
+                let load = Load {
+                    warm_up_seconds: options.warm_up_seconds,
+                    // Every connection has to be used.
+                    seconds: if row.is_for_memory() { MEMORY_SECONDS } else { options.seconds },
+                    ..load_of(row, side, tls.as_ref(), *rate, proxies)
+                };
+                let outcome = generate(&load)?;
                 let turns = if rate.is_some() { &mut rounds.open } else { &mut rounds.closed };
                 turns.push(outcome);
             }
@@ -131,13 +133,23 @@ pub(crate) fn measure(
     Ok(measured)
 }
 
-fn load(
+/// Starts the service behind the proxies.
+pub(crate) fn start_upstream(row: &Row, folder: &Path) -> Result<(SocketAddr, Daemon)> {
+    let [upstream] = free_addresses()?;
+    let arguments = ["upstream", row.wire.as_argument(), &upstream.to_string()];
+    let bench = std::env::current_exe()?;
+    let mut service = Daemon::start(&bench, &arguments, OTHERS, folder.join("upstream.log"))?;
+    service.until_listening(upstream)?;
+    Ok((upstream, service))
+}
+
+/// What `side` is loaded with for `row`, for one second without a warm-up.
+pub(crate) fn load_of(
     row: &Row,
     side: &Side,
     tls: Option<&Tls>,
     rate: Option<u32>,
     processors: &[usize],
-    options: &Options,
 ) -> Load {
     let exchange = match row.wire {
         Wire::Http => Exchange::Http { prefix: row.prefix() },
@@ -150,9 +162,8 @@ fn load(
         connections: row.connections,
         rate,
         reconnect: row.reconnect,
-        warm_up_seconds: options.warm_up_seconds,
-        // Every connection has to be used.
-        seconds: if row.is_for_memory() { MEMORY_SECONDS } else { options.seconds },
+        warm_up_seconds: 0.0,
+        seconds: 1.0,
         processes: side.ids(),
         processors: processors.to_vec(),
         others: side.other_ids(),
@@ -161,8 +172,8 @@ fn load(
 }
 
 /// Runs the generator in a process of its own.
-fn generate(bench: &Path, load: &Load) -> Result<Outcome> {
-    let mut command = Command::new(bench);
+pub(crate) fn generate(load: &Load) -> Result<Outcome> {
+    let mut command = Command::new(std::env::current_exe()?);
     command.args(["generate", &serde_json::to_string(load)?]).stderr(Stdio::inherit());
     let child = processor::on(OTHERS, || command.stdout(Stdio::piped()).spawn())??;
     let output = child.wait_with_output()?;

@@ -85,6 +85,9 @@ const PAIR: Row = Row { hop: Hop::Pair, rate: Some(4000), ..ACL };
 const MEMORY: Row = Row { connections: 1000, closed: false, rate: Some(1000), ..ACL };
 const GRPC: Row = Row { rate: None, ..PLAIN };
 
+/// Not to be measured, but to be disturbed.
+pub(crate) const SOAK: Row = Row { id: "soak", title: "a pair of sidecars that nothing disturbs", ..PAIR };
+
 /// All jobs, in the order of the tables.
 pub(crate) const ROWS: [Row; 18] = [
     PLAIN,

@@ -49,6 +49,8 @@ pub(crate) struct Run {
     list: bool,
 }
 
+/// No certificate is replaced during a job.
+const CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Before each turn.
 const WARM_UP_SECONDS: f64 = 0.3;
 
@@ -78,7 +80,7 @@ impl Run {
             envoy,
         };
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&target)?;
-        let ca = Ca::start(&binary, folder.path(), OTHERS)?;
+        let ca = Ca::start(&binary, folder.path(), CERTIFICATE_TTL, OTHERS)?;
         let mut is_clean = true;
         for row in rows {
             let measured = run_one(&row, &ca, &options, folder.path())?;

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -46,15 +47,21 @@ pub(crate) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
 }
 
 impl Ca {
-    /// Starts one with its state in `folder`.
-    pub(crate) fn start(binary: &Path, folder: &Path, others: &[usize]) -> Result<Self> {
+    /// Starts one with its state in `folder`, whose certificates live for `certificate_ttl`.
+    pub(crate) fn start(
+        binary: &Path,
+        folder: &Path,
+        certificate_ttl: Duration,
+        others: &[usize],
+    ) -> Result<Self> {
         let [address, admin] = free_addresses()?;
         let config = folder.join("ca.yaml");
         fs::write(
             &config,
             format!(
                 "trust_domain: {DOMAIN}\nstate_dir: state\nlisten: {address}\nadmin: {admin}\n\
-                 certificate_ttl: 1d\n"
+                 certificate_ttl: {}s\n",
+                certificate_ttl.as_secs()
             ),
         )?;
         let arguments = ["ca", "--config", &config.display().to_string()];
@@ -177,6 +184,17 @@ fn write_bundle(row: &Row, folder: &Path, upstream: SocketAddr, addresses: &Addr
         fs::write(folder.join("limits.yaml"), limits())?;
     }
     Ok(())
+}
+
+/// Replaces the policies of a job at work in `folder` by the same and another one, of this number, for nobody's path.
+pub(crate) fn edit(row: &Row, folder: &Path, number: u64) -> Result<()> {
+    let more = format!(
+        "@id(\"edit-{number}\")\npermit (principal, action == Action::\"http\", resource == Service::\"{SERVICE}\")\n\
+         when {{ context.path like \"/edit/{number}/*\" }};\n"
+    );
+    let new = folder.join("acl.cedar.new");
+    fs::write(&new, policies(row) + &more)?;
+    fs::rename(new, folder.join("bundle/acl.cedar")).context("the policies can't be replaced")
 }
 
 fn mesh(row: &Row, upstream: SocketAddr, inbound: SocketAddr, caller_inbound: SocketAddr) -> String {
