@@ -38,7 +38,7 @@ pub(crate) struct Run {
     /// With which profile of Cargo's Tidegate is built: `release`, or `dist` as it is shipped
     #[arg(long, value_name = "NAME", default_value = "dist")]
     profile: String,
-    /// Measure this program, rather than build one
+    /// Measure this program and the `tidegate-proxy` next to it, rather than build them
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// Leave docs/benchmarks.md and its figures as they are

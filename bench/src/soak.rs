@@ -32,7 +32,7 @@ pub(crate) struct Soak {
     /// With which profile of Cargo's Tidegate is built
     #[arg(long, value_name = "NAME", default_value = "dist")]
     profile: String,
-    /// Use this program, rather than build one
+    /// Use this program and the `tidegate-proxy` next to it, rather than build them
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 }

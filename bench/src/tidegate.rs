@@ -35,7 +35,10 @@ struct Addresses {
     caller_admin: SocketAddr,
 }
 
-/// Builds the program from the sources in `root` by a profile of Cargo, and says where it is.
+/// The program of sidecars, next to the one that has everything.
+const SIDECAR: &str = "tidegate-proxy";
+
+/// Builds both programs from the sources in `root` by a profile of Cargo, and says where the one that has everything is.
 pub(crate) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arguments = ["build", "--profile", profile, "--quiet", "--package", "tidegate"];
@@ -166,9 +169,10 @@ impl Ca {
     fn start_proxy(&self, name: &str, config: &str, admin: SocketAddr, place: &Place<'_>) -> Result<Daemon> {
         let path = place.folder.join(format!("{name}.yaml"));
         fs::write(&path, config)?;
-        let arguments = ["proxy", "--config", &path.display().to_string()];
+        let arguments = ["--config", &path.display().to_string()];
         let log = place.folder.join(format!("{name}.log"));
-        let mut daemon = Daemon::start(&self.binary, &arguments, place.proxies, log)?;
+        let sidecar = self.binary.with_file_name(SIDECAR);
+        let mut daemon = Daemon::start(&sidecar, &arguments, place.proxies, log)?;
         daemon.until_ready(admin, "/readyz").with_context(|| format!("the proxy of `{name}`"))?;
         Ok(daemon)
     }

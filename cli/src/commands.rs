@@ -39,6 +39,21 @@ pub struct Tidegate {
     command: Command,
 }
 
+/// Run a sidecar proxy: the same as `tidegate proxy`, and nothing else.
+///
+/// For the images of sidecars: there are many, and they need neither a CA nor an engine for policies.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-proxy", version, max_term_width = 100)]
+#[command(after_help = "\
+Example:
+  tidegate-proxy --config reviews-v1.yaml
+
+`tidegate proxy --help` shows what is in the file. Stops on Ctrl-C or SIGTERM, after the requests in flight have ended.")]
+pub struct Sidecar {
+    #[command(flatten)]
+    proxy: proxy::Proxy,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(up::Up),
@@ -96,13 +111,24 @@ impl Tidegate {
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
         };
-        match result {
-            Ok(Outcome::Clean) => ExitCode::SUCCESS,
-            Ok(Outcome::Findings) => ExitCode::from(1),
-            Err(error) => {
-                print_error(&error);
-                ExitCode::from(2)
-            }
+        exit(result)
+    }
+}
+
+impl Sidecar {
+    /// Runs the proxy.
+    pub fn run(self) -> ExitCode {
+        exit(self.proxy.run())
+    }
+}
+
+fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Clean) => ExitCode::SUCCESS,
+        Ok(Outcome::Findings) => ExitCode::from(1),
+        Err(error) => {
+            print_error(&error);
+            ExitCode::from(2)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `tidegate`: the one binary.
+//! `tidegate`: everything in one binary.
 
 use std::process::ExitCode;
 

@@ -37,7 +37,7 @@ impl Proxy {
     pub(super) fn run(self) -> Result<Outcome> {
         let config = proxy::config::Config::load(&self.options.config)?;
         self.options.logs.init("info")?;
-        serve::on_runtime(async {
+        serve::on_this_thread(async {
             let listeners = proxy::app::bind(&config).await.context("a listener can't be bound")?;
             let running = proxy::app::build(config, listeners, Clock::system()).await?;
             serve::until_stopped("the proxy", &running.lifecycle, running.drain()).await

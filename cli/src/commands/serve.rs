@@ -57,6 +57,13 @@ pub(super) fn on_runtime(work: impl Future<Output = Result<Outcome>>) -> Result<
     runtime.block_on(work)
 }
 
+/// The same for a daemon that has threads of its own for what is to be fast.
+pub(super) fn on_this_thread(work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    daemon::descriptors::raise_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(work)
+}
+
 /// Waits for SIGINT, SIGTERM or the daemon's own end, then drains.
 pub(super) async fn until_stopped(
     name: &str,

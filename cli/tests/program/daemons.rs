@@ -69,7 +69,8 @@ fn daemons_run_alone_and_a_killed_policyd_is_replaced() {
     while TcpStream::connect(details).is_err() {
         std::thread::yield_now();
     }
-    let proxy_daemon = daemon("proxy", &proxy_config, "configuration applied");
+    let sidecar = run::sidecar(&["--config", &proxy_config]);
+    let proxy_daemon = Running::until(sidecar, "configuration applied");
 
     let curl = |what: &str| run::shell(&format!("curl -s -o /dev/null -w '%{{http_code}}' {what}"));
     for address in [ca_admin, policyd_admin, admin] {
@@ -108,6 +109,9 @@ fn a_configuration_with_mistakes_is_told_with_file_line_and_column() {
         assert_eq!(output.status.code(), Some(2), "{kind}: {told}");
         assert!(told.contains(&format!("{kind}.yaml")) && told.contains(expected), "{kind}: {told}");
     }
-    let missing = run::run(&["proxy", "--config", "/no/such/file"]);
+    let config = ["--config", "/no/such/file"];
+    let missing = run::run(&["proxy", config[0], config[1]]);
     assert_eq!(missing.status.code(), Some(2));
+    let alone = run::sidecar(&config).output().unwrap();
+    assert_eq!((alone.status, alone.stderr), (missing.status, missing.stderr));
 }

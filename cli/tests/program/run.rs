@@ -6,7 +6,16 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output,
 
 /// The program, with no colour, no logs but errors and no solver, whatever the environment says.
 pub(crate) fn tidegate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    program(env!("CARGO_BIN_EXE_tidegate"), arguments)
+}
+
+/// The program of sidecars, likewise.
+pub(crate) fn sidecar(arguments: &[&str]) -> Command {
+    program(env!("CARGO_BIN_EXE_tidegate-proxy"), arguments)
+}
+
+fn program(path: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command.env_remove("TIDEGATE_LOG").env("NO_COLOR", "1").env("CVC5", NO_SOLVER).stdin(Stdio::null());
     command
