@@ -121,6 +121,11 @@ impl ResponseHead {
         !self.is_http_10 && !self.fields().has_token(Known::Connection, "close")
     }
 
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.head.bytes()
+    }
+
     /// The fields that go on.
     pub(crate) fn passing(&self, onward: Onward<'_>) -> impl Iterator<Item = Field<'_>> {
         let fields = self.fields();

@@ -4,11 +4,12 @@
 //! place of the text than it was sent in does not get here: `h2` takes only tokens as names and methods, and no control
 //! characters in values. Fields of one connection (RFC 9113 8.2.2) it refuses.
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{StatusCode, header};
 
-use crate::fields::Known;
+use crate::fields::{Field, Known};
 use crate::framing::{HEAD_MAX, Malformed};
 use crate::http1::{Buffer, Forward, Onward, ResponseHead, trailers};
 use crate::respond;
@@ -24,6 +25,11 @@ const HOP: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The HTTP/1.1 head of `request`, after which a body follows, or nothing does.
 pub(crate) fn of_request(request: &http::request::Parts, has_body: bool) -> Result<Buffer, Malformed> {
@@ -115,23 +121,20 @@ pub(super) fn of_response(response: &http::response::Parts, body: Body) -> Buffe
 
 /// A request as it goes to an upstream that speaks HTTP/2. None if it has no form there.
 pub(crate) fn to_request(forward: &Forward, is_secret: bool) -> Option<http::Request<()>> {
-    let scheme = if is_secret { Scheme::HTTPS } else { Scheme::HTTP };
-    let host = forward.fields().of(Known::Host).next()?;
-    let target = forward.target();
-    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
+    let fields = forward.fields();
+    let text = Shared::of(forward.bytes());
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if is_secret { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(Authority::from_maybe_shared(text.part(fields.of(Known::Host).next()?)?).ok()?);
+    parts.path_and_query =
+        Some(PathAndQuery::from_maybe_shared(text.part(forward.target().as_bytes())?).ok()?);
     let mut request = http::Request::new(());
     *request.method_mut() = forward.method().parse().ok()?;
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
-    headers.reserve(16);
-    for field in forward.fields().iter() {
-        // An upgrade that was asked for is of this connection, and HTTP/2 has none.
-        if !matches!(field.known, Known::Host | Known::Connection | Known::TransferEncoding | Known::Upgrade)
-        {
-            headers
-                .append(HeaderName::from_bytes(field.name).ok()?, HeaderValue::from_bytes(field.value).ok()?);
-        }
-    }
+    *request.uri_mut() = http::Uri::from_parts(parts).ok()?;
+    // An upgrade that was asked for is of this connection, and HTTP/2 has none.
+    let stays = [Known::Host, Known::Connection, Known::TransferEncoding, Known::Upgrade];
+    let goes = fields.iter().filter(|field| !stays.contains(&field.known));
+    text.put(goes, request.headers_mut())?;
     Some(request)
 }
 
@@ -140,14 +143,47 @@ pub(super) fn to_response(head: &ResponseHead, onward: Onward<'_>) -> Option<htt
     let mut response = http::Response::new(());
     *response.status_mut() = head.status;
     let headers = response.headers_mut();
-    for field in head.passing(onward) {
-        if !matches!(field.known, Known::TransferEncoding | Known::Upgrade) {
-            headers
-                .append(HeaderName::from_bytes(field.name).ok()?, HeaderValue::from_bytes(field.value).ok()?);
-        }
-    }
+    let goes = head.passing(onward);
+    let goes = goes.filter(|field| !matches!(field.known, Known::TransferEncoding | Known::Upgrade));
+    Shared::of(head.bytes()).put(goes, headers)?;
     respond::tell_of_limits(headers, onward.balances);
     Some(response)
+}
+
+/// A copy of a head's text, of which what goes on is parts: one allocation for all of it.
+struct Shared<'a> {
+    of: &'a [u8],
+    bytes: Bytes,
+}
+
+impl<'a> Shared<'a> {
+    fn of(text: &'a [u8]) -> Self {
+        Self { of: text, bytes: Bytes::copy_from_slice(text) }
+    }
+
+    /// The copy of `part`; none if that is no part of the head.
+    fn part(&self, part: &[u8]) -> Option<Bytes> {
+        let start = part.as_ptr().addr().checked_sub(self.of.as_ptr().addr())?;
+        let end = start.checked_add(part.len())?;
+        (end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
+    }
+
+    /// Adds `fields` to `headers`.
+    fn put<'f>(&self, fields: impl Iterator<Item = Field<'f>>, headers: &mut HeaderMap) -> Option<()> {
+        headers.reserve(16);
+        for field in fields {
+            let name = match field.known {
+                // Whose names we know, so that they need no allocation either.
+                Known::RequestId => REQUEST_ID,
+                Known::Traceparent => TRACEPARENT,
+                Known::ForwardedFor => FORWARDED_FOR,
+                Known::ForwardedProto => FORWARDED_PROTO,
+                _ => HeaderName::from_bytes(field.name).ok()?,
+            };
+            headers.append(name, HeaderValue::from_maybe_shared(self.part(field.value)?).ok()?);
+        }
+        Some(())
+    }
 }
 
 /// Those of `trailers` that may pass.
