@@ -51,6 +51,21 @@ pub struct Service {
     pub mtls: Mtls,
     /// How long a raw connection, or a tunnel within HTTP, may be silent.
     pub idle_timeout: Duration,
+    /// Where it is, if it is outside of the mesh.
+    pub external: Option<External>,
+}
+
+/// A server that has no sidecar, known by a public name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct External {
+    /// Where it is: a name that each proxy resolves, or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The name that its certificate has to be for.
+    pub name: String,
+    /// The roots that it is believed by, in PEM; those of the proxy's system if there are none.
+    pub roots: Option<String>,
 }
 
 /// The [`Service::idle_timeout`] that holds unless a bundle says otherwise.

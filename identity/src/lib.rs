@@ -9,6 +9,7 @@
 //! - [`path`]: is this peer's chain good, under today's roots, now?
 //! - [`tls`]: rustls configurations made of these;
 //! - [`tenure`]: how long a connection may be used that they made;
+//! - [`public`]: TLS to servers outside of the mesh;
 //! - [`schedule`]: when to renew, when to try again;
 //! - [`client`]: gets the first certificate from the CA, then renews it;
 //! - [`grpc`]: gRPC servers and channels over such TLS.
@@ -20,6 +21,7 @@ pub mod client;
 pub mod grpc;
 pub mod leaf;
 pub mod path;
+pub mod public;
 pub mod schedule;
 pub mod svid;
 pub mod tenure;

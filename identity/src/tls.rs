@@ -127,7 +127,7 @@ fn build_client(
     Arc::new(config)
 }
 
-fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
+pub(crate) fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
     alpn.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
@@ -303,7 +303,7 @@ impl ResolvesClientCert for CurrentCertificate {
 
 /// The daemon's clock, as rustls wants it.
 #[derive(Debug)]
-struct ClockTime(Clock);
+pub(crate) struct ClockTime(pub(crate) Clock);
 
 impl TimeProvider for ClockTime {
     fn current_time(&self) -> Option<UnixTime> {

@@ -171,6 +171,8 @@ impl<'b> Gathered<'b> {
             openapi: _,
             // Decisions are made from claims, however proxies come by them.
             issuers,
+            // Told with the mesh.
+            external: _,
             instances: _,
         } = service;
         // A service of another name may put an operation of the same name into more groups.
@@ -301,7 +303,15 @@ fn mesh(mesh: &Mesh) -> Digest {
     let instance = |instance: &Instance| Digest::of(&(&instance.name, &instance.version, instance.inbound));
     let service = |(name, service): (&String, &Service)| {
         let instances: Vec<Digest> = service.instances.iter().map(instance).collect();
-        Digest::of(&(name, &service.spiffe_id, service.timeout, service.protocol, service.mtls, instances))
+        Digest::of(&(
+            name,
+            &service.spiffe_id,
+            service.timeout,
+            service.protocol,
+            service.mtls,
+            &service.external,
+            instances,
+        ))
     };
     Digest::of(&mesh.services.iter().map(service).collect::<Vec<_>>())
 }

@@ -79,12 +79,14 @@ fn mesh(snapshot: &Snapshot, addresses: &Addresses) -> Mesh {
     };
     let service = |(name, service): (&String, &mesh::Service)| Service {
         name: name.clone(),
-        spiffe_ids: vec![service.spiffe_id.clone()],
+        // A server outside of the mesh has none.
+        spiffe_ids: service.external.is_none().then(|| service.spiffe_id.clone()).into_iter().collect(),
         endpoints: service.instances.iter().filter_map(endpoint).collect(),
         timeout: service.timeout,
         protocol: service.protocol,
         mtls: service.mtls,
         idle_timeout: service.idle_timeout,
+        external: service.external.clone(),
     };
     Mesh { services: snapshot.bundle.mesh.services.iter().map(service).collect() }
 }
@@ -92,9 +94,12 @@ fn mesh(snapshot: &Snapshot, addresses: &Addresses) -> Mesh {
 /// A service that is no longer `peer`'s since a change of the bundle is none of its own.
 fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Policies {
     let bundle = &snapshot.bundle;
+    // No sidecar stands before a service outside of the mesh: its callers' decide.
     let own = |name: &String| {
-        services.contains(name)
-            && bundle.mesh.services.get(name).is_some_and(|service| service.spiffe_id == *peer)
+        bundle.mesh.services.get(name).is_some_and(|service| match service.external {
+            Some(_) => true,
+            None => services.contains(name) && service.spiffe_id == *peer,
+        })
     };
     let enforced = |name: &String| {
         let service = bundle.mesh.services.get(name)?;
@@ -118,7 +123,12 @@ fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Polici
     let used: BTreeSet<&str> =
         rules.iter().flat_map(|rule| &rule.actions).map(|action| action.handler.as_str()).collect();
     Policies {
-        services: services.iter().filter(|name| own(name)).filter_map(enforced).collect(),
+        services: services
+            .iter()
+            .chain(bundle.mesh.externals())
+            .filter(|name| own(name))
+            .filter_map(enforced)
+            .collect(),
         limits: limits.map(|limit| limit.limit.clone()).collect(),
         handlers: used.into_iter().filter_map(|name| bundle.rules.report_handler(name)).collect(),
         rules,

@@ -12,7 +12,7 @@ use daemon::{Clock, Lifecycle};
 use futures_util::{Stream, StreamExt};
 use identity::grpc::Listener;
 use identity::tls::{self, ClientAuth, Peer};
-use model::{Attributes, SpiffeId};
+use model::{Attributes, Principal, SpiffeId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -75,7 +75,7 @@ impl PolicyService for Server {
             request.into_inner().attributes.ok_or_else(|| Status::invalid_argument("no attributes"))?;
         let mut attributes =
             Attributes::try_from(attributes).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        may_ask(&snapshot, &peer.id, &attributes.resource)?;
+        may_ask_on_behalf(&snapshot, &peer.id, &attributes)?;
         // The proxy may know other operations than this snapshot has.
         attributes.operation = snapshot.bundle.mesh.operation(&attributes).map(str::to_owned);
         let started = tokio::time::Instant::now();
@@ -103,7 +103,9 @@ impl PolicyService for Server {
         let snapshot = self.current.get();
         let peer = self.peer(&request)?;
         let request = request.into_inner();
-        may_ask(&snapshot, &peer.id, &request.service)?;
+        if !is_external(&snapshot, &request.service) {
+            may_ask(&snapshot, &peer.id, &request.service)?;
+        }
         let charges = charges(&snapshot, &request)?;
         let now = self.clock.now();
         let (allowed, balances) = {
@@ -214,13 +216,29 @@ impl Server {
 /// A proxy may ask only about services whose identity it has.
 fn may_ask(snapshot: &Snapshot, peer: &SpiffeId, service: &str) -> Result<(), Status> {
     match snapshot.bundle.mesh.services.get(service) {
-        Some(known) if known.spiffe_id == *peer => Ok(()),
+        Some(known) if known.spiffe_id == *peer && known.external.is_none() => Ok(()),
         Some(known) => Err(Status::permission_denied(format!(
             "`{peer}` may not ask about `{service}`, whose identity is `{}`",
             known.spiffe_id
         ))),
         None => Err(Status::not_found(format!("there is no service `{service}`"))),
     }
+}
+
+/// About a service outside of the mesh, whose callers' proxies decide, each may ask for its own workload.
+fn may_ask_on_behalf(snapshot: &Snapshot, peer: &SpiffeId, attributes: &Attributes) -> Result<(), Status> {
+    if !is_external(snapshot, &attributes.resource) {
+        return may_ask(snapshot, peer, &attributes.resource);
+    }
+    if attributes.principal == Principal::Workload(peer.clone()) {
+        return Ok(());
+    }
+    let (caller, service) = (attributes.principal.as_str(), &attributes.resource);
+    Err(Status::permission_denied(format!("`{peer}` may not ask for `{caller}` about `{service}`")))
+}
+
+fn is_external(snapshot: &Snapshot, service: &str) -> bool {
+    snapshot.bundle.mesh.services.get(service).is_some_and(|service| service.external.is_some())
 }
 
 fn charges<'a>(snapshot: &'a Snapshot, request: &'a wire::TakeRequest) -> Result<Vec<Charge<'a>>, Status> {

@@ -135,7 +135,10 @@ impl Snapshot {
             // A service that is gone has changed when it, or one after it, went.
             self.services.get(service).map_or(self.removed, |standing| standing.told.revision)
         };
-        services.iter().map(since).max_by_key(|revision| revision.number).unwrap_or(self.revision)
+        // Every proxy decides on calls to services outside of the mesh.
+        let externals = self.bundle.mesh.externals();
+        let all = services.iter().chain(externals).map(since);
+        all.max_by_key(|revision| revision.number).unwrap_or(self.revision)
     }
 
     /// Since when every proxy is told what it is told of the mesh.

@@ -166,6 +166,37 @@ async fn a_service_may_ask_about_itself_alone() {
 }
 
 #[tokio::test]
+async fn every_proxy_decides_on_calls_that_leave_the_mesh_and_asks_for_its_own_workload() {
+    let policyd = Policyd::start().await;
+    let mut orders = policyd.client("shop", "orders");
+    let mut watching = watch(&mut orders, hello("orders")).await.unwrap();
+    let (_, before) = config(&mut watching, &Config::default(), "").await;
+    assert_eq!(before.policies.services.len(), 1);
+    let mesh = format!("{MESH}  api.example.com: {{external: {{port: 8443}}}}\n");
+    std::fs::write(policyd.folder.path().join("mesh.yaml"), mesh).unwrap();
+    let (_, told) = config(&mut watching, &before, "").await;
+    let enforced: Vec<&str> =
+        told.policies.services.iter().map(|enforced| enforced.service.as_str()).collect();
+    assert_eq!(enforced, ["orders", "api.example.com"]);
+    let outside = told.mesh.services.iter().find(|service| service.name == "api.example.com").unwrap();
+    assert_eq!(outside.external.as_ref().map(|external| external.port), Some(8443));
+    assert!(outside.spiffe_ids.is_empty() && outside.endpoints.is_empty());
+    let floors = ping(&mut watching, 1).await.floors;
+    assert!(floors.iter().any(|floor| floor.service == "api.example.com"), "{floors:?}");
+
+    let decision =
+        orders.check(check("api.example.com", "/open")).await.unwrap().into_inner().decision.unwrap();
+    assert_eq!(decision.verdict(), wire::Verdict::Allow);
+    let mut for_another = check("api.example.com", "/open");
+    for_another.attributes.as_mut().unwrap().principal = "spiffe://shop.example/ns/depot/sa/stock".into();
+    assert_eq!(orders.check(for_another).await.unwrap_err().code(), Code::PermissionDenied);
+    let nobody = watch(&mut policyd.client("default", "api.example.com"), hello("api.example.com")).await;
+    assert_eq!(nobody.unwrap_err().code(), Code::PermissionDenied);
+    drop((orders, watching));
+    policyd.stop().await;
+}
+
+#[tokio::test]
 async fn on_a_unix_socket_a_peer_is_who_its_certificate_says_too() {
     let policyd = Policyd::start().await;
     let socket = Address::Unix(policyd.folder.path().join("socket"));

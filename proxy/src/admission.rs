@@ -10,9 +10,9 @@ use api::config::Enforcement;
 use model::Verdict;
 use tokio::time::Instant;
 
-use crate::applied::Applied;
+use crate::applied::{Applied, Current};
 use crate::attributes::Head;
-use crate::check::{Checked, Source};
+use crate::check::{Checked, Checker, Source};
 use crate::exchange::Record;
 use crate::http1::RequestHead;
 use crate::jwt::Claims;
@@ -21,26 +21,28 @@ use crate::request::Proxy;
 use crate::respond::Refusal;
 
 impl Proxy {
-    /// Lets a request pass, with the limits that its caller is told of, or refuses it.
+    /// Lets a request pass, with the limits that its caller is told of, or refuses it: by what policyd said last of its
+    /// service, and by what decides with that.
     pub(crate) async fn admit(
         &self,
+        (current, checker): (&Current, &Checker),
         record: &mut Record<'_>,
         head: &Head<'_>,
     ) -> Result<Vec<Balance>, Refusal> {
-        if self.current.enforcement() == Enforcement::Off {
+        if current.enforcement() == Enforcement::Off {
             record.not_asked();
             return Ok(Vec::new());
         }
         let asked = Instant::now();
-        let checked = self.checker.decide(head, head.time, Head::to_attributes).await;
+        let checked = checker.decide(head, head.time, Head::to_attributes).await;
         // Read after the decision: a request that waited for it meets the mode that came meanwhile.
-        let enforces = self.current.enforcement() == Enforcement::Enforce;
-        record.decided(head, &checked, asked, enforces);
+        let enforces = current.enforcement() == Enforcement::Enforce;
+        record.decided(current, head, &checked, (asked, enforces));
         if checked.source != Source::Hit {
-            self.observers.metrics.cached(self.checker.cached());
+            self.observers.metrics.cached(checker.cached());
         }
         let admitted = match refused(&checked) {
-            None => self.charge(record, head, &checked.decision.limits, enforces).await,
+            None => self.charge(current, record, head, (&checked.decision.limits, enforces)).await,
             Some(refusal) => Err(refusal),
         };
         match admitted {
@@ -76,18 +78,18 @@ impl Proxy {
 
     async fn charge(
         &self,
+        current: &Current,
         record: &mut Record<'_>,
         head: &Head<'_>,
-        names: &[String],
-        enforces: bool,
+        (names, enforces): (&[String], bool),
     ) -> Result<Vec<Balance>, Refusal> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut applied = self.current.applied();
+        let mut applied = current.applied();
         if !applied.limits.know(names) {
             // The decision is newer than our configuration, which must be on its way.
-            applied = self.current.when(|applied: &Applied| applied.limits.know(names)).await;
+            applied = current.when(|applied: &Applied| applied.limits.know(names)).await;
         }
         let outcome = applied.limits.charge(names, head, self.policyd.as_ref()).await;
         match outcome {

@@ -19,6 +19,7 @@ use crate::check::Checker;
 use crate::config::Config;
 use crate::cutter::Cutter;
 use crate::decision_log::DecisionLog;
+use crate::egress::Egress;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
 use crate::intercept::Interception;
@@ -182,7 +183,8 @@ impl Frame {
         let decision_log = decision_log.await.context("the decision log can't be opened")?;
         let current = Current::nothing();
         let client = Arc::new(Client::new(config.policyd.clone(), source.clone(), clock.clone()));
-        let watcher = self.watcher(&config, &client, &current, &source, &clock, first_config);
+        let egress = Egress::new(client.clone(), clock.clone());
+        let watcher = self.watcher(&config, &client, (&current, &egress), &source, &clock, first_config);
         drop(self.lifecycle.spawn(watcher.watch_until_stopped(self.lifecycle.clone())));
         let (metrics, lifecycle) = (self.metrics.clone(), self.lifecycle.clone());
         let telling = staleness::tell_until_stopped(current.clone(), clock.clone(), metrics, lifecycle);
@@ -206,6 +208,7 @@ impl Frame {
             )),
             source: source.clone(),
             checker: Checker::new(client.clone(), current.clone(), clock.clone()),
+            egress,
             policyd: client,
             observers: Arc::new(Observers {
                 metrics: self.metrics,
@@ -243,7 +246,7 @@ impl Frame {
         &self,
         config: &Config,
         client: &Arc<Client>,
-        current: &Current,
+        (current, egress): (&Current, &Egress),
         source: &Source,
         clock: &Clock,
         first_config: BlockReady,
@@ -251,6 +254,7 @@ impl Frame {
         let exposition = self.shown.with_registry(Exposition::register);
         let applier = Applier {
             current: current.clone(),
+            egress: egress.clone(),
             own_service: config.service.clone(),
             source: source.clone(),
             clock: clock.clone(),

@@ -16,7 +16,9 @@ use jiff::Timestamp;
 use model::{AtomSet, Keys, Operations, Revision, operation};
 use tokio::sync::watch;
 
+use crate::egress::Egress;
 use crate::endpoints::Service;
+use crate::external::{self, ExternalError};
 use crate::jwt::{self, Jwt};
 use crate::limits::{LimitError, Limits};
 use crate::pool::Pool;
@@ -55,6 +57,9 @@ pub(crate) enum ApplyError {
     /// A report handler can't be built.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// A service outside of the mesh can't be called.
+    #[error(transparent)]
+    External(#[from] ExternalError),
     /// Two operations can't be told apart.
     #[error(transparent)]
     Operations(#[from] operation::Conflict),
@@ -81,6 +86,8 @@ struct State {
 pub(crate) struct Applier {
     /// What is in use.
     pub current: Current,
+    /// What decides on calls that leave the mesh.
+    pub egress: Egress,
     /// The service that this proxy enforces for.
     pub own_service: String,
     /// This proxy's certificate, for connections to other sidecars.
@@ -101,7 +108,12 @@ impl Applier {
     pub(crate) async fn apply(&self, config: Config) -> Result<(), ApplyError> {
         let previous = self.current.applied();
         let reports = previous.reports.next(&config.policies, &self.environment).await?;
+        // Where the mesh is the same, so are its services, and nothing is made anew.
+        let is_same = Arc::ptr_eq(&config.mesh, &previous.config.mesh);
+        let services = if is_same { &[] } else { config.mesh.services.as_slice() };
+        let externals = external::of(services, &self.clock).await?;
         let connect = |service: &config::Service, address: SocketAddr| match service.mtls {
+            _ if let Some(external) = externals.get(&service.name) => Pool::to_external(Arc::clone(external)),
             Mtls::Strict | Mtls::Permissive => {
                 Pool::to_sidecar(address, service.spiffe_ids.clone(), self.source.clone(), self.clock.clone())
             }
@@ -109,7 +121,9 @@ impl Applier {
         };
         let own = config.policies.services.iter().find(|enforced| enforced.service == self.own_service);
         let jwt = Jwt::after(&previous.jwt, own.map_or(&[], |own| &own.issuers), &self.tokens);
-        self.current.replace(Applied::after(&previous, config, &self.own_service, reports, jwt, connect)?);
+        let next = Applied::after(&previous, config, &self.own_service, reports, jwt, connect)?;
+        self.egress.apply(&next, &self.own_service, self.current.last_heard())?;
+        self.current.replace(next);
         // Requests that began before may still report to handlers that end here: they drop such reports.
         previous.reports.close_all_but(&self.current.applied().reports).await;
         Ok(())
@@ -144,6 +158,21 @@ impl Applied {
         let made_keys = previous.keys_of(enforced.as_ref().map(|enforced| &enforced.atoms));
         let applied = Self { enforced, jwt, operations, services, limits, reports, config, made_keys };
         // Now, so that no request has to wait for it.
+        applied.keys();
+        Ok(applied)
+    }
+
+    /// What `of` says of calls to a service outside of the mesh, which are decided on as `enforced` says. `previous` is
+    /// what was said of them before.
+    pub(crate) fn of_gate(previous: &Self, of: &Self, enforced: &Enforced) -> Result<Self, ApplyError> {
+        let applied = Self {
+            enforced: Some(enforced.clone()),
+            operations: Operations::new(enforced.routes.clone())?,
+            limits: Limits::after(&of.limits, &of.config.policies.limits)?,
+            config: of.config.clone(),
+            made_keys: previous.keys_of(Some(&enforced.atoms)),
+            ..Self::default()
+        };
         applied.keys();
         Ok(applied)
     }
@@ -230,7 +259,8 @@ impl Current {
         self.last_heard().checked_add(applied.config.policies.stale_after).unwrap_or(Timestamp::MAX)
     }
 
-    fn last_heard(&self) -> Timestamp {
+    /// When policyd last stood by what it had said.
+    pub(crate) fn last_heard(&self) -> Timestamp {
         Timestamp::from_microsecond(self.0.heard.load(Ordering::Acquire)).unwrap_or_default()
     }
 

@@ -41,7 +41,7 @@ pub(crate) struct Checked {
     pub source: Source,
 }
 
-/// Decides on requests to this proxy's own service. Clones share everything.
+/// Decides on requests to one service: this proxy's own, or one outside of the mesh that its application calls. Clones share everything.
 #[derive(Clone, Debug)]
 pub(crate) struct Checker {
     shared: Arc<Shared>,
@@ -79,7 +79,17 @@ struct Answer {
 impl Checker {
     /// A checker with an empty cache.
     pub(crate) fn new(policyd: Arc<dyn Policyd>, current: Current, clock: Clock) -> Self {
-        let cache = DecisionCache::new(ENTRIES_MAX);
+        Self::of_at_most(ENTRIES_MAX, policyd, current, clock)
+    }
+
+    /// The same, which keeps fewer decisions.
+    pub(crate) fn of_at_most(
+        entries: usize,
+        policyd: Arc<dyn Policyd>,
+        current: Current,
+        clock: Clock,
+    ) -> Self {
+        let cache = DecisionCache::new(entries);
         Self { shared: Arc::new(Shared { policyd, current, cache, flights: Mutex::default(), clock }) }
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Service {
     pub mtls: Mtls,
     /// How long a raw connection to it, or a tunnel, may be silent.
     pub idle_timeout: Duration,
+    /// Where it is, if it is outside of the mesh.
+    pub external: Option<config::External>,
     /// The identities that its instances may have; none are asked of an application.
     spiffe_ids: Vec<SpiffeId>,
     /// Its instances.
@@ -99,6 +101,7 @@ impl Service {
             protocol: Protocol::Http1,
             mtls: Mtls::default(),
             idle_timeout: config::IDLE_TIMEOUT,
+            external: None,
             spiffe_ids: Vec::new(),
             endpoints: vec![Arc::new(endpoint)],
             turn: Arc::default(),
@@ -114,7 +117,9 @@ impl Service {
     ) -> Self {
         let is_secured = |mtls| mtls != Mtls::Disabled;
         let same = previous.filter(|previous| {
-            previous.spiffe_ids == config.spiffe_ids && is_secured(previous.mtls) == is_secured(config.mtls)
+            previous.spiffe_ids == config.spiffe_ids
+                && previous.external == config.external
+                && is_secured(previous.mtls) == is_secured(config.mtls)
         });
         let endpoint = |endpoint: &config::Endpoint| {
             let address = endpoint.address.to_string();
@@ -133,14 +138,30 @@ impl Service {
                 has_failed: AtomicBool::new(false),
             })
         };
+        let endpoints = match &config.external {
+            None => config.endpoints.iter().map(endpoint).collect(),
+            Some(external) => vec![match same.and_then(|previous| previous.endpoints.first()) {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Endpoint {
+                    instance: config.name.clone(),
+                    address: format!("{}:{}", external.host, external.port),
+                    version: String::new(),
+                    // Its name is resolved with each connection.
+                    pool: Arc::new(connect(SocketAddr::from(([0, 0, 0, 0], external.port)))),
+                    health: Mutex::default(),
+                    has_failed: AtomicBool::new(false),
+                }),
+            }],
+        };
         Self {
             name: config.name.clone(),
             timeout: config.timeout,
             protocol: config.protocol,
             mtls: config.mtls,
             idle_timeout: config.idle_timeout,
+            external: config.external.clone(),
             spiffe_ids: config.spiffe_ids.clone(),
-            endpoints: config.endpoints.iter().map(endpoint).collect(),
+            endpoints,
             turn: previous.map(|service| Arc::clone(&service.turn)).unwrap_or_default(),
         }
     }
@@ -229,6 +250,7 @@ mod tests {
             protocol: Protocol::Http1,
             mtls: Mtls::Strict,
             idle_timeout: config::IDLE_TIMEOUT,
+            external: None,
         }
     }
 

@@ -177,11 +177,17 @@ impl<'a> Record<'a> {
 
     /// A decision was had on the request with this `head`; `asked` is when it was asked for.
     /// A deny only counts as one if the service `enforces` it.
-    pub(crate) fn decided(&mut self, head: &Head<'_>, checked: &Checked, asked: Instant, enforces: bool) {
+    pub(crate) fn decided(
+        &mut self,
+        current: &Current,
+        head: &Head<'_>,
+        checked: &Checked,
+        (asked, enforces): (Instant, bool),
+    ) {
         // Once the response has ended, the head is gone.
         self.attributes = (!checked.decision.rules.is_empty()).then(|| head.to_attributes());
         self.decision_time = Some(asked.elapsed());
-        let applied = self.observers.current.look();
+        let applied = current.look();
         self.observers.decision_log.log(
             applied.enforced.as_ref().and_then(|enforced| enforced.decision_log.as_ref()),
             &Entry {

@@ -17,6 +17,7 @@
 //! - `admission`: whether it may pass, as the service's enforcement has it;
 //! - `check`, `decision_cache`: the decision, from the cache or from policyd;
 //! - `limits`: what it is charged to;
+//! - `egress`: the same of calls to services outside of the mesh; `external`: where those are, and how they are known;
 //! - `upstream`, `endpoints`, `pool`, `sweep`: which instance gets it, over which connection;
 //! - `respond`: every answer that is not an upstream's;
 //! - `exchange`, `access_log`, `decision_log`, `metrics`, `report`: what is told of it afterwards.
@@ -44,8 +45,10 @@ pub mod config;
 mod cutter;
 mod decision_cache;
 mod decision_log;
+mod egress;
 mod endpoints;
 mod exchange;
+mod external;
 mod fields;
 mod framing;
 #[doc(hidden)]

@@ -25,6 +25,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use crate::external::External;
 use crate::http2::{Lease, Links};
 use crate::intercept::{Leaving, Outgoing};
 use crate::proxy_protocol::Greeting;
@@ -41,8 +42,8 @@ const IDLE_MAX: usize = 64;
 /// How long an idle connection is kept; shorter than our own listeners keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How sidecars ask each other for a protocol.
-const ALPN_HTTP1: &[&[u8]] = &[b"http/1.1"];
-const ALPN_HTTP2: &[&[u8]] = &[b"h2"];
+pub(crate) const ALPN_HTTP1: &[&[u8]] = &[b"http/1.1"];
+pub(crate) const ALPN_HTTP2: &[&[u8]] = &[b"h2"];
 /// The protocols that a sidecar understands, the one it likes better first.
 pub(crate) const ALPN_OF_SERVER: &[&[u8]] = &[b"h2", b"http/1.1"];
 
@@ -62,6 +63,8 @@ enum Target {
     Plain(String),
     /// A host outside of the mesh; what comes back from there is known by `outgoing`.
     Outside { address: SocketAddr, outgoing: Outgoing },
+    /// A server outside of the mesh that the bundle names.
+    External(Arc<External>),
     /// Another sidecar.
     Mesh {
         address: SocketAddr,
@@ -79,6 +82,8 @@ enum Target {
 pub(crate) enum Security {
     /// Not at all.
     None,
+    /// By TLS in which the server alone is known.
+    Server,
     /// By TLS with both sides' certificates.
     Mutual,
 }
@@ -88,6 +93,7 @@ impl Security {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Server => "server",
             Self::Mutual => "mutual",
         }
     }
@@ -203,10 +209,16 @@ impl Pool {
         Self { target, idle: Default::default(), links: Default::default() }
     }
 
+    /// Connections to a server outside of the mesh that the bundle names, by TLS.
+    pub(crate) fn to_external(external: Arc<External>) -> Self {
+        Self { target: Target::External(external), idle: Default::default(), links: Default::default() }
+    }
+
     /// How its connections are secured, as logs have it.
     pub(crate) const fn security(&self) -> Security {
         match self.target {
             Target::Plain(_) | Target::Outside { .. } => Security::None,
+            Target::External(_) => Security::Server,
             Target::Mesh { .. } => Security::Mutual,
         }
     }
@@ -321,6 +333,11 @@ impl Pool {
                 stream.set_nodelay(true)?;
                 Ok(Connection::plain(stream, Some(leaving), descriptor))
             }
+            Target::External(external) => {
+                let stream = Stream::Client(Box::new(external.connect(protocol).await?));
+                let (credentials, leaving) = (None, None);
+                Ok(Connection { stream, credentials, leaving, descriptor, greeting: None, reused: false })
+            }
             Target::Mesh { address, http1, http2, tcp, source, clock } => {
                 let tls = match protocol {
                     Protocol::Http1 => http1,
@@ -353,7 +370,7 @@ impl Pool {
 
     fn holds(&self, credentials: Option<&Credentials>) -> bool {
         match (&self.target, credentials) {
-            (Target::Plain(_) | Target::Outside { .. }, None) => true,
+            (Target::Plain(_) | Target::Outside { .. } | Target::External(_), None) => true,
             (Target::Mesh { source, clock, .. }, Some(credentials)) => {
                 credentials.own_serial == source.current().svid.serial
                     && clock.now() < credentials.tenure.drain_from

@@ -16,6 +16,7 @@ use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
 use crate::cutter::Cutter;
+use crate::egress::Egress;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers, Record};
 use crate::framing::Malformed;
@@ -49,6 +50,8 @@ pub(crate) struct Proxy {
     pub policyd: Arc<dyn Policyd>,
     pub current: Current,
     pub checker: Checker,
+    /// What decides on calls that leave the mesh.
+    pub egress: Egress,
     pub observers: Arc<Observers>,
     /// The connections that are to be cut.
     pub cutter: Cutter,
@@ -127,7 +130,14 @@ impl Proxy {
     ) -> Result<Way, Refusal> {
         record.client = forward.client().unwrap_or(record.client);
         match connection.direction {
-            Direction::Outbound => self.find(record, connection, applied, forward),
+            Direction::Outbound => {
+                let way = self.find(record, connection, applied, forward)?;
+                if way.service.external.is_some() {
+                    self.let_out(record, way, forward).await
+                } else {
+                    Ok(way)
+                }
+            }
             Direction::Inbound | Direction::Ingress => {
                 self.let_in(record, connection, applied, request, forward).await
             }
@@ -153,6 +163,37 @@ impl Proxy {
         }
         // The other sidecar speaks both, and translates for its application.
         Ok(Way::to(service, connection.protocol))
+    }
+
+    /// From the application to a service outside of the mesh, if policies and limits allow it.
+    async fn let_out(&self, record: &mut Record<'_>, way: Way, forward: &Forward) -> Result<Way, Refusal> {
+        let untold =
+            || Refusal::PolicyUnavailable("policyd has not sent this service's policies yet".to_owned());
+        let gate = self.egress.of(&way.service.name).ok_or_else(untold)?;
+        let applied = gate.current.applied();
+        let operation = applied.operations.find(forward.method(), forward.path());
+        let protocol = way.service.protocol;
+        let host = forward.host();
+        let head = Head {
+            principal: record.principal,
+            action: action(forward, protocol, operation)?,
+            service: &way.service.name,
+            method: forward.method(),
+            path: forward.path(),
+            query: Query::new(forward.query())?,
+            host: &host,
+            fields: forward.fields(),
+            claims: None,
+            operation,
+            source_ip: record.client,
+            // It leaves by TLS, and its caller is as well known as any.
+            tls: true,
+            sni: None,
+            destination_port: 0,
+            time: record.arrived,
+        };
+        let balances = Box::pin(self.admit((&gate.current, &gate.checker), record, &head)).await?;
+        Ok(Way { protocol, balances, ..way })
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -195,7 +236,7 @@ impl Proxy {
             destination_port: 0,
             time: record.arrived,
         };
-        let balances = self.admit(record, &head).await?;
+        let balances = self.admit((&self.current, &self.checker), record, &head).await?;
         let way = Way::to(Arc::clone(own.unwrap_or(application)), protocol);
         let greeting = self.greeting(connection, forward.client());
         Ok(Way { service: Arc::clone(application), balances, greeting, ..way })
@@ -236,7 +277,9 @@ impl Proxy {
     /// The answer to a request that is refused.
     pub(crate) fn refuse(&self, record: &mut Record<'_>, refusal: &Refusal) -> Response<Vec<u8>> {
         record.error = Some(refusal.code());
-        let applied = self.current.look();
+        let gate =
+            (record.direction == Direction::Outbound).then(|| self.egress.of(record.service)).flatten();
+        let applied = gate.as_ref().map_or(&self.current, |gate| &gate.current).look();
         let exposure = applied.enforced.as_ref().map(|enforced| enforced.denial_exposure).unwrap_or_default();
         admission::tell_of(record, refusal, "denied", "refused");
         respond::refuse(refusal, record.request_id, respond::shows_policy(exposure, record.principal))

@@ -149,7 +149,7 @@ impl Proxy {
             time: record.arrived,
         };
         // What a limit has left is told to callers of HTTP alone.
-        let _balances = self.admit(record, &head).await?;
+        let _balances = self.admit((&self.current, &self.checker), record, &head).await?;
         let applied = self.current.look();
         let way =
             Way::to(Arc::clone(applied.services.get(&self.service).unwrap_or(application)), Protocol::Tcp);

@@ -5,6 +5,7 @@ mod clients;
 mod decision_log;
 mod end_users;
 mod enforcement;
+mod external;
 mod forwarded;
 mod greeting;
 mod grpc;

@@ -9,8 +9,8 @@ use prost::Message;
 use super::limits::fail_mode;
 use super::{ConvertError, converted, millis, parsed, required};
 use crate::config::{
-    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, IDLE_TIMEOUT, Mesh, Mtls, Part, Policies,
-    Protocol, ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
+    Config, DecisionLog, Endpoint, Enforced, Enforcement, Exposure, External, IDLE_TIMEOUT, Mesh, Mtls, Part,
+    Policies, Protocol, ReportAction, ReportHandler, ReportInstance, ReportRule, Service,
 };
 use crate::policy as wire;
 
@@ -90,6 +90,7 @@ impl From<&Service> for wire::Service {
             protocol: wire::Protocol::from(service.protocol).into(),
             mtls: wire::Mtls::from(service.mtls).into(),
             idle_timeout_ms: Some(millis(service.idle_timeout)),
+            external: service.external.as_ref().map(wire::External::from),
         }
     }
 }
@@ -106,6 +107,31 @@ impl TryFrom<wire::Service> for Service {
             protocol: protocol(service.protocol)?,
             mtls: mtls(service.mtls)?,
             idle_timeout: service.idle_timeout_ms.map_or(IDLE_TIMEOUT, Duration::from_millis),
+            external: service.external.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<&External> for wire::External {
+    fn from(external: &External) -> Self {
+        Self {
+            host: external.host.clone(),
+            port: external.port.into(),
+            name: external.name.clone(),
+            roots: external.roots.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<wire::External> for External {
+    type Error = ConvertError;
+    fn try_from(external: wire::External) -> Result<Self, Self::Error> {
+        let port = external.port.try_into();
+        Ok(Self {
+            host: external.host,
+            port: port.map_err(|error| ConvertError::invalid("external.port", error))?,
+            name: external.name,
+            roots: Some(external.roots).filter(|roots| !roots.is_empty()),
         })
     }
 }
@@ -396,6 +422,12 @@ mod tests {
             protocol: Protocol::Tcp,
             mtls: Mtls::Permissive,
             idle_timeout: Duration::from_secs(90),
+            external: Some(External {
+                host: "10.0.0.1".into(),
+                port: 8443,
+                name: "a.example".into(),
+                roots: Some("PEM".into()),
+            }),
         };
         let policies = Policies {
             services: vec![enforced()],

@@ -277,6 +277,24 @@ pub struct Service {
     /// of raw connections and tunnels
     #[prost(uint64, optional, tag = "7")]
     pub idle_timeout_ms: ::core::option::Option<u64>,
+    /// where it is, if it is outside of the mesh
+    #[prost(message, optional, tag = "8")]
+    pub external: ::core::option::Option<External>,
+}
+/// A server that has no sidecar, known by a public name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct External {
+    /// resolved by each proxy
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// that its certificate has to be for
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// PEM; empty: those of the proxy's system
+    #[prost(string, tag = "4")]
+    pub roots: ::prost::alloc::string::String,
 }
 /// What the proxies of some services are told of them.
 #[derive(Clone, PartialEq, ::prost::Message)]

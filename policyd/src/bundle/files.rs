@@ -131,4 +131,4 @@ fn is_bundle_file(name: &str) -> bool {
 }
 
 /// `.yml` and capitals are read to be told of: see [`Files::check_names`].
-const EXTENSIONS: [&str; 5] = ["cedar", "cedarschema", "yaml", "yml", "json"];
+const EXTENSIONS: [&str; 6] = ["cedar", "cedarschema", "yaml", "yml", "json", "pem"];

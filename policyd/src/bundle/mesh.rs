@@ -1,6 +1,7 @@
 //! `mesh.yaml`: the trust domain, the services and their instances.
 
 mod accepted;
+mod external;
 mod raw;
 mod written;
 
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::config::{Enforcement, Exposure, IDLE_TIMEOUT, Mtls, Protocol, STALE_AFTER, TokenIssuer};
+use api::config::{Enforcement, Exposure, External, IDLE_TIMEOUT, Mtls, Protocol, STALE_AFTER, TokenIssuer};
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings};
 use model::limit::parse_duration;
@@ -56,7 +57,7 @@ pub struct Mesh {
     pub stale_after: Duration,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
-    /// The files that hold keys of issuers.
+    /// The files that hold keys of issuers, or roots of servers outside of the mesh.
     pub key_files: BTreeSet<String>,
     /// What `tidegate up` suggests to try.
     pub tries: Vec<Try>,
@@ -103,6 +104,8 @@ pub struct Service {
     pub openapi: Option<String>,
     /// Whose tokens it takes.
     pub issuers: Vec<TokenIssuer>,
+    /// Where it is, if it is outside of the mesh; then it has no instances.
+    pub external: Option<External>,
     /// Its instances, in the file's order.
     pub instances: Vec<Instance>,
 }
@@ -213,7 +216,7 @@ impl Reader<'_> {
             decision_log,
             stale_after,
             services,
-            key_files: jwt::key_files(&raw.jwt).collect(),
+            key_files: jwt::key_files(&raw.jwt).chain(external::root_files(raw)).collect(),
             tries: raw.tries.clone(),
         })
     }
@@ -225,7 +228,7 @@ impl Reader<'_> {
         name: &Spanned<String>,
         raw: &RawService,
     ) -> Option<Service> {
-        if !is_host_name(&name.value) {
+        if !external::is_host_name(&name.value) {
             let help = "a service's name is what callers put into `Host`: use a-z, 0-9, `-` and `.`";
             self.wrong(name, format!("`{}` can't be the name of a service", name.value), help);
         }
@@ -241,6 +244,7 @@ impl Reader<'_> {
         }
         accepted::warn_of_enforcement(&name.value, raw.enforcement.as_ref(), self.source, &mut self.findings);
         accepted::warn_of_plaintext(&name.value, raw.mtls.as_ref(), self.source, &mut self.findings);
+        let external = external::read(name, raw, self.source, self.files, &mut self.findings);
         let instances = raw.instances.iter().filter_map(|raw| self.instance(name, raw)).collect();
         let document = raw.openapi.as_ref();
         let operations =
@@ -270,6 +274,7 @@ impl Reader<'_> {
             operations,
             openapi: document.map(|document| document.value.clone()),
             issuers,
+            external,
             instances,
         })
     }
@@ -384,14 +389,4 @@ fn shown(duration: Duration) -> String {
         (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
         _ => format!("{}s", duration.as_secs_f64()),
     }
-}
-
-fn is_host_name(name: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(label)
 }

@@ -130,7 +130,7 @@ impl Watcher {
             service: service.clone(),
             revision: Some(seen.decisions_since(service).into()),
         };
-        let floors = self.services.iter().map(floor).collect();
+        let floors = self.services.iter().chain(seen.bundle.mesh.externals()).map(floor).collect();
         wire::Heartbeat { number, revision: Some(seen.revision.into()), floors }
     }
 

@@ -32,6 +32,7 @@ fn mesh() -> Applied {
         protocol: config::Protocol::default(),
         mtls: Mtls::Strict,
         idle_timeout: config::IDLE_TIMEOUT,
+        external: None,
     };
     let mesh = config::Mesh { services: vec![service] };
     let config = Config { mesh: mesh.into(), ..Config::default() };

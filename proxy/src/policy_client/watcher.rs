@@ -186,6 +186,7 @@ impl Watcher {
                 if stream.pings.number == 0 {
                     // Nothing is sent before the Hello came.
                     self.current.heard(stream.pings.sent_at);
+                    self.applier.egress.heard(stream.pings.sent_at);
                 }
                 if error.is_empty() {
                     self.first_config = None;
@@ -200,10 +201,14 @@ impl Watcher {
     fn heard(&self, heartbeat: &wire::Heartbeat, stream: &mut Stream) {
         let own = heartbeat.floors.iter().filter(|floor| floor.service == self.service);
         own.filter_map(|floor| floor.revision).for_each(|floor| self.current.raise_floor(floor.into()));
+        for floor in &heartbeat.floors {
+            self.applier.egress.raise_floor(&floor.service, floor.revision.unwrap_or_default().into());
+        }
         if heartbeat.number != stream.pings.number || stream.pings.next_at.is_some() {
             return;
         }
         self.current.heard(stream.pings.sent_at);
+        self.applier.egress.heard(stream.pings.sent_at);
         if let Some(revision) = heartbeat.revision.filter(|_| !stream.refused) {
             self.metrics.configured(revision.into());
         }
@@ -220,6 +225,9 @@ impl Watcher {
         // At once: making ready what reports need may take a while, and the policies of before are out of date.
         let own = config.policies.services.iter().filter(|enforced| enforced.service == self.service);
         own.for_each(|enforced| self.current.raise_floor(enforced.revision));
+        for enforced in &config.policies.services {
+            self.applier.egress.raise_floor(&enforced.service, enforced.revision);
+        }
         let revision = config.revision;
         self.applier.apply(config).await.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
         self.has = Parts { mesh: mesh.or(self.has.mesh), policies: policies.or(self.has.policies) };

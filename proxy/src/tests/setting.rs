@@ -40,6 +40,7 @@ pub(super) fn service(name: &str, endpoints: &[(&str, SocketAddr)]) -> config::S
         protocol: Protocol::Http1,
         mtls: Mtls::Strict,
         idle_timeout: config::IDLE_TIMEOUT,
+        external: None,
     }
 }
 

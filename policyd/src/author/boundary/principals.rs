@@ -16,7 +16,8 @@ pub(super) fn principals(bundles: &[&Bundle]) -> Vec<Principal> {
             principals.push(principal);
         }
     };
-    for service in bundles.iter().flat_map(|bundle| bundle.mesh.services.values()) {
+    let services = bundles.iter().flat_map(|bundle| bundle.mesh.services.values());
+    for service in services.filter(|service| service.external.is_none()) {
         add(Principal::Workload(service.spiffe_id.clone()));
         namespaces.insert(service.namespace.clone());
     }

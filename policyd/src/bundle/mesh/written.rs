@@ -130,9 +130,41 @@ pub(super) struct RawService {
     #[serde(default)]
     #[schemars(with = "Vec<String>", example = ["accounts"])]
     pub(super) jwt: Vec<Spanned<String>>,
+    /// Where it is, if it is outside of the mesh: its callers' sidecars decide, and call it by TLS. It has no instances.
+    pub(super) external: Option<RawExternal>,
     /// Its running copies.
     #[serde(default)]
     pub(super) instances: Vec<RawInstance>,
+}
+
+/// A server outside of the mesh, known by a public name.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "External")]
+pub(super) struct RawExternal {
+    /// Where it is: a name that each sidecar resolves, or an IP address; the service's name by default.
+    #[schemars(with = "Option<String>", example = "api.partner.example")]
+    pub(super) host: Option<Spanned<String>>,
+    /// Its port, 443 by default.
+    #[schemars(with = "Option<u16>")]
+    pub(super) port: Option<Spanned<u16>>,
+    /// How it is known.
+    #[serde(default)]
+    pub(super) tls: RawExternalTls,
+}
+
+/// How a server outside of the mesh is known.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ExternalTls")]
+pub(super) struct RawExternalTls {
+    /// The name that its certificate has to be for, and that it is asked for (SNI); `host` by default.
+    #[schemars(with = "Option<String>")]
+    pub(super) name: Option<Spanned<String>>,
+    /// A file of the bundle with the roots that it is believed by, in PEM, ending in `.pem`; those of each sidecar's
+    /// system by default.
+    #[schemars(with = "Option<String>", example = "partner.pem")]
+    pub(super) roots: Option<Spanned<String>>,
 }
 
 /// A running copy of a service: a `command` to start, or an `endpoint` that runs already.
