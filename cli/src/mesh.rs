@@ -306,6 +306,7 @@ async fn prepare_one(
         workers: 0,
         max_requests: proxy::config::MAX_REQUESTS,
         max_connections: proxy::config::MAX_CONNECTIONS,
+        probes: None,
         base_dir: options.bundle.clone(),
     };
     let listeners = proxy::app::bind(&config)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -59,6 +59,24 @@ impl Admin {
         let page = move || async move { ([(header::CONTENT_TYPE, "application/json")], render()) };
         self.pages = self.pages.route(path, get(page));
         self
+    }
+
+    /// Serves no pages, but to each request the status that `answer` makes of its method and target, until the daemon
+    /// stops. Returns at once.
+    pub fn serve_answers<A: Future<Output = StatusCode> + Send>(
+        self,
+        answer: impl Fn(Method, Uri) -> A + Clone + Send + Sync + 'static,
+        life: &Lifecycle,
+    ) {
+        let text = |status: StatusCode| format!("{}\n", status.canonical_reason().unwrap_or_default());
+        let answers = move |method: Method, target: Uri| {
+            let answer = answer.clone();
+            async move {
+                let status = answer(method, target).await;
+                (status, text(status))
+            }
+        };
+        let _task = life.spawn(accept(self.listener, Router::new().fallback(answers), life.clone()));
     }
 
     /// Serves until the daemon stops. Returns at once; the work goes on in tasks of `life`.

@@ -29,6 +29,7 @@ use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::policy_client::{Client, Parts, Watcher};
 use crate::pool;
+use crate::probes::{Prober, Probes};
 use crate::request::Proxy;
 use crate::staleness;
 use crate::sweep;
@@ -45,6 +46,7 @@ const APPLICATION_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Listeners {
     sockets: Sockets,
     admin: Admin,
+    probes: Option<Admin>,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub struct Addresses {
     pub outbound: SocketAddr,
     /// For callers from outside the mesh.
     pub ingress: Option<SocketAddr>,
+    /// For the probes of an orchestrator.
+    pub probes: Option<SocketAddr>,
     /// For operators: `/metrics`, `/healthz`, `/readyz`.
     pub admin: SocketAddr,
 }
@@ -121,18 +125,25 @@ pub async fn bind(config: &Config) -> io::Result<Listeners> {
         }
     }
     let admin = daemon::admin::bind(config.admin).await.map_err(|error| unbound(config.admin, &error))?;
+    let probes = match &config.probes {
+        Some(Probes { listen, .. }) => {
+            Some(daemon::admin::bind(*listen).await.map_err(|error| unbound(*listen, &error))?)
+        }
+        None => None,
+    };
     let address_of =
         |wanted| bound.iter().find(|(entry, _)| *entry == (wanted, None)).map(|(_, address)| *address);
     let addresses = Addresses {
         inbound: address_of(Direction::Inbound).unwrap_or(config.inbound),
         outbound: address_of(Direction::Outbound).unwrap_or(config.outbound),
         ingress: address_of(Direction::Ingress),
+        probes: probes.as_ref().map(Admin::address),
         admin: admin.address(),
     };
     let tcp =
         bound.iter().filter_map(|((_, service), address)| Some((service.as_deref()?.to_owned(), *address)));
     let tcp = tcp.collect();
-    Ok(Listeners { sockets: Sockets { of_workers, addresses, tcp }, admin })
+    Ok(Listeners { sockets: Sockets { of_workers, addresses, tcp }, admin, probes })
 }
 
 /// Gets a certificate, then starts everything. While the CA can't be reached it keeps trying, and only the
@@ -146,6 +157,8 @@ pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow
     let first_config = frame.readiness.block("the first configuration from policyd");
     let shown = frame.shown.clone();
     listeners.admin.serve(Arc::new(move || shown.render()), frame.readiness.clone(), &frame.lifecycle);
+    // The application's health has nothing to do with our certificate.
+    frame.serve_probes(&config, listeners.probes);
     let source = start_identity(&config, &clock, &frame).await?;
     drop(certificate);
     frame.start(config, listeners.sockets, clock, source, first_config).await
@@ -157,13 +170,27 @@ struct Frame {
     readiness: Readiness,
     shown: daemon::Metrics,
     metrics: Metrics,
+    current: Current,
 }
 
 impl Frame {
     fn new() -> Self {
         let shown = daemon::Metrics::new();
         let metrics = Metrics::new(&shown);
-        Self { lifecycle: Lifecycle::new(), readiness: Readiness::new(), shown, metrics }
+        let (lifecycle, readiness) = (Lifecycle::new(), Readiness::new());
+        Self { lifecycle, readiness, shown, metrics, current: Current::nothing() }
+    }
+
+    fn serve_probes(&self, config: &Config, listener: Option<Admin>) {
+        let (Some(Probes { paths, .. }), Some(listener)) = (&config.probes, listener) else { return };
+        let prober = Prober {
+            paths: paths.clone(),
+            application: config.application.clone(),
+            greets: config.greets_application,
+            service: config.service.clone(),
+            current: self.current.clone(),
+        };
+        listener.serve_answers(move |method, target| prober.clone().answer(method, target), &self.lifecycle);
     }
 
     /// Starts everything that needs a certificate.
@@ -181,7 +208,7 @@ impl Frame {
         let decision_log =
             DecisionLog::open(config.decision_log.as_ref(), &config.instance, &self.lifecycle, &self.metrics);
         let decision_log = decision_log.await.context("the decision log can't be opened")?;
-        let current = Current::nothing();
+        let current = self.current.clone();
         let client = Arc::new(Client::new(config.policyd.clone(), source.clone(), clock.clone()));
         let egress = Egress::new(client.clone(), clock.clone());
         let watcher = self.watcher(&config, &client, (&current, &egress), &source, &clock, first_config);
@@ -289,7 +316,7 @@ impl Listeners {
 
 impl Addresses {
     fn all(self) -> impl Iterator<Item = SocketAddr> {
-        [self.inbound, self.outbound, self.admin].into_iter().chain(self.ingress)
+        [self.inbound, self.outbound, self.admin].into_iter().chain(self.ingress).chain(self.probes)
     }
 }
 
@@ -379,5 +406,6 @@ pub(crate) async fn build_with(
 ) -> anyhow::Result<Bound> {
     let frame = Frame::new();
     let first_config = frame.readiness.block("the first configuration from policyd");
+    frame.serve_probes(&config, listeners.probes);
     frame.start(config, listeners.sockets, clock, source, first_config).await
 }

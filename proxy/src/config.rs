@@ -1,6 +1,7 @@
 //! A proxy's configuration file, read twice: its shape by serde, then its meaning, all mistakes at once.
 
 mod arrivals;
+mod probes;
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,6 +27,7 @@ pub use crate::decision_log::Destination as DecisionLogDestination;
 pub use crate::intercept::{Intercept, OutboundTo};
 pub use crate::introduction::Forwarding;
 pub use crate::policy_client::Address;
+pub use crate::probes::Probes;
 pub use crate::proxy_protocol::{ProxyProtocol, Version as ProxyProtocolVersion};
 
 /// What a proxy needs to know before it starts. Everything else it learns from policyd.
@@ -73,6 +75,8 @@ pub struct Config {
     pub max_requests: usize,
     /// How many connections there may be from all callers together.
     pub max_connections: usize,
+    /// What an orchestrator may ask of the application in the clear, and where.
+    pub probes: Option<Probes>,
     /// Where relative file names of report handlers start.
     pub base_dir: PathBuf,
 }
@@ -123,6 +127,7 @@ struct RawConfig {
     workers: Option<Spanned<u64>>,
     max_requests: Option<Spanned<u64>>,
     max_connections: Option<Spanned<u64>>,
+    probes: Option<probes::RawProbes>,
     report_files: Option<PathBuf>,
 }
 
@@ -189,6 +194,7 @@ impl Reader<'_> {
         let workers = self.number(raw.workers.as_ref(), &(WORKERS, cores.min(WORKERS_MAX)));
         let max_requests = self.number(raw.max_requests.as_ref(), &MAX_REQUESTS_RANGE);
         let max_connections = self.number(raw.max_connections.as_ref(), &MAX_CONNECTIONS_RANGE);
+        let probes = self.probes(raw.probes);
         let decision_log = raw.decision_log.map(|raw| self.decision_log(&raw));
         Some(Config {
             instance: instance?,
@@ -222,6 +228,7 @@ impl Reader<'_> {
             workers: usize::try_from(workers?).ok()?,
             max_requests: usize::try_from(max_requests?).ok()?,
             max_connections: usize::try_from(max_connections?).ok()?,
+            probes: probes?,
             base_dir: raw.report_files.map_or_else(|| self.folder.to_owned(), |path| self.folder.join(path)),
         })
     }

@@ -22,6 +22,8 @@
 //! - `respond`: every answer that is not an upstream's;
 //! - `exchange`, `access_log`, `decision_log`, `metrics`, `report`: what is told of it afterwards.
 //!
+//! Beside them: `probes` (what an orchestrator may ask of the application).
+//!
 //! Around them: [`config`] (the file), [`app`] (wiring, start, drain), `policy_client` (the way to policyd),
 //! `applied` (what policyd said last) and `staleness` (whether it still speaks).
 //!
@@ -67,6 +69,7 @@ mod opening;
 mod path;
 mod policy_client;
 mod pool;
+mod probes;
 mod proxy_protocol;
 mod report;
 mod request;

@@ -18,6 +18,7 @@ mod modes;
 mod overload;
 mod pki;
 mod policyd;
+mod probes;
 mod proxy_protocol;
 mod python;
 mod requests;

@@ -172,3 +172,25 @@ fn applications_are_told_of_callers_in_the_form_that_they_read() {
     let shown = load(&format!("{GOOD}proxy_protocol_to_application: 2\n")).unwrap_err();
     assert!(shown.contains("write `v1` or `v2`"), "{shown}");
 }
+
+#[test]
+fn probes_name_exact_paths() {
+    let probes = |written: &str| load(&format!("{GOOD}probes: {written}\n"));
+    let read =
+        probes("{listen: \"0.0.0.0:15021\", paths: [/healthz, \"/ready?a=b\"]}").unwrap().probes.unwrap();
+    assert_eq!(
+        (read.listen.port(), read.paths),
+        (15021, vec!["/healthz".to_owned(), "/ready?a=b".to_owned()])
+    );
+    assert_eq!(load(GOOD).unwrap().probes, None);
+    for (written, message) in [
+        ("{listen: \"0.0.0.0:15021\", paths: []}", "name 1 to 16 paths"),
+        ("{listen: \"0.0.0.0:15021\", paths: [healthz]}", "`healthz` is no path, such as `/healthz`"),
+        ("{listen: \"0.0.0.0:15021\", paths: [\"/a b\"]}", "`/a b` is no path"),
+        ("{listen: \"0.0.0.0:15021\", paths: [\"/a#b\"]}", "`/a#b` is no path"),
+        ("{listen: here, paths: [/a]}", "`here` is not an IP address with a port"),
+    ] {
+        let shown = probes(written).unwrap_err();
+        assert!(shown.contains(message), "{written}: {shown}");
+    }
+}

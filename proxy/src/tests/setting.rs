@@ -113,6 +113,7 @@ impl Setting {
             workers: 0,
             max_requests: 4096,
             max_connections: 1000,
+            probes: None,
             base_dir: std::path::PathBuf::new(),
         };
         change(&mut config);
