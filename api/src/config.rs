@@ -122,6 +122,8 @@ pub struct Enforced {
     pub routes: Vec<Route>,
     /// Whose tokens say who the end user is.
     pub issuers: Vec<TokenIssuer>,
+    /// Whether repeated slashes in a path are one.
+    pub merge_slashes: bool,
 }
 
 /// Who signs tokens (JWT), and which of them are taken.

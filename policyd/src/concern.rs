@@ -160,6 +160,7 @@ impl<'b> Gathered<'b> {
             timeout: _,
             idle_timeout: _,
             protocol: _,
+            merge_slashes,
             // Who calls is an input of decisions, however proxies come to know it.
             mtls: _,
             fail_mode,
@@ -197,7 +198,7 @@ impl<'b> Gathered<'b> {
             decisions: Digest::of(&(self.of_all, policies, own_entity, operations, others)),
             handlers,
             told: Digest::of(&(
-                (fail_mode, denial_exposure, enforcement, decision_log, issuers),
+                (fail_mode, denial_exposure, enforcement, decision_log, issuers, merge_slashes),
                 (self.told_of_all, told_of_all, told_of_it),
             )),
         }

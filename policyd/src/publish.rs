@@ -113,6 +113,7 @@ fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Polici
             decision_log: service.decision_log.then(|| decision_log(bundle, &atoms)),
             routes: service.operations.operations.routes().to_vec(),
             issuers: service.issuers.clone(),
+            merge_slashes: service.merge_slashes,
             atoms,
         })
     };

@@ -18,9 +18,11 @@ use tokio::sync::watch;
 
 use crate::egress::Egress;
 use crate::endpoints::Service;
+use crate::exchange::Direction;
 use crate::external::{self, ExternalError};
 use crate::jwt::{self, Jwt};
 use crate::limits::{LimitError, Limits};
+use crate::path::Slashes;
 use crate::pool::Pool;
 use crate::report::{ReportError, Reports};
 
@@ -131,6 +133,12 @@ impl Applier {
 }
 
 impl Applied {
+    /// What becomes of repeated slashes in a path that comes this way: the callee's sidecar merges them, and no caller's.
+    pub(crate) fn slashes(&self, direction: Direction) -> Slashes {
+        let merges = self.enforced.as_ref().is_some_and(|enforced| enforced.merge_slashes);
+        if merges && direction != Direction::Outbound { Slashes::Merged } else { Slashes::Kept }
+    }
+
     /// What `config` makes of `previous`; whatever did not change keeps its state.
     pub(crate) fn after(
         previous: &Self,

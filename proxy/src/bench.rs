@@ -85,6 +85,7 @@ impl Check {
             decision_log: None,
             routes: Vec::new(),
             issuers: Vec::new(),
+            merge_slashes: false,
         };
         // No benchmark takes so long: this policyd says nothing more.
         let policies = Policies { stale_after: Duration::from_secs(86_400), ..Policies::default() };

@@ -3,8 +3,8 @@
 //! Most authorization bypasses in proxies come from two parties reading one path differently. So the proxy
 //! normalises once, decides on the result, and forwards the result: RFC 3986 sections 6.2.2.1 to 6.2.2.3
 //! (case of percent-encodings, decoding of unreserved characters, dot segments). What has no single reading,
-//! such as an encoded slash, is refused. Repeated slashes are kept: they mean different things to different
-//! services, and both sides see them.
+//! such as an encoded slash, is refused. Repeated slashes mean different things to different services: they are kept,
+//! and both sides see them, unless the bundle says that they are one to this service ([`Slashes`]).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,6 +29,33 @@ pub(crate) enum PathError {
     /// A query parameter that is not UTF-8 when decoded.
     #[error("a query parameter is not UTF-8")]
     QueryText,
+}
+
+/// What becomes of repeated slashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Slashes {
+    /// They are kept: the segments between them are empty.
+    #[default]
+    Kept,
+    /// They are one slash.
+    Merged,
+}
+
+/// The normal form of `path`, without repeated slashes if they are to be merged: after dot segments are gone, as Envoy
+/// does it. Idempotent; never longer than `path`.
+pub(crate) fn normalise_with(path: &str, slashes: Slashes) -> Result<Cow<'_, str>, PathError> {
+    let normal = normalise(path)?;
+    if slashes == Slashes::Kept || !normal.contains("//") {
+        return Ok(normal);
+    }
+    let mut merged = String::with_capacity(normal.len());
+    merged.extend(
+        normal
+            .chars()
+            .scan(' ', |before, c| Some((std::mem::replace(before, c), c)))
+            .filter_map(|(before, c)| (before != '/' || c != '/').then_some(c)),
+    );
+    Ok(Cow::Owned(merged))
 }
 
 /// The normal form of `path`. Idempotent; never longer than `path`.
@@ -271,6 +298,26 @@ mod tests {
     }
 
     #[test]
+    fn repeated_slashes_are_one_where_the_service_says_so() {
+        let table = [
+            ("/a//b/", "/a/b/"),
+            ("//", "/"),
+            ("///admin", "/admin"),
+            ("/a//../b", "/a/b"),
+            ("/a/%2e%2e//x", "/x"),
+            ("/a/b", "/a/b"),
+            ("/", "/"),
+            ("*", "*"),
+        ];
+        for (path, expected) in table {
+            assert_eq!(normalise_with(path, Slashes::Merged).as_deref(), Ok(expected), "{path}");
+            let kept = normalise_with(path, Slashes::Kept);
+            assert_eq!(kept, normalise(path), "{path}");
+        }
+        assert_eq!(normalise_with("/a%2f/b", Slashes::Merged), Err(PathError::Ambiguous));
+    }
+
+    #[test]
     fn queries_are_decoded_as_forms() {
         type Pairs = &'static [(&'static str, &'static str)];
         let table: &[(&str, Result<Pairs, PathError>)] = &[
@@ -311,6 +358,11 @@ mod tests {
             prop_assert_eq!(normalise(&once), Ok(once.clone()));
             prop_assert!(once.starts_with('/') && once.len() <= path.len());
             prop_assert!(!once.split('/').any(|segment| matches!(segment, "." | "..")), "{}", once);
+            let merged = normalise_with(&path, Slashes::Merged).unwrap();
+            prop_assert!(!merged.contains("//"));
+            prop_assert_eq!(normalise_with(&merged, Slashes::Merged), Ok(merged.clone()));
+            let named = |path: &str| path.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+            prop_assert_eq!(named(&merged), named(&once));
         }
 
         #[test]

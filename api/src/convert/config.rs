@@ -178,6 +178,7 @@ impl From<&Enforced> for wire::Enforced {
             decision_log: enforced.decision_log.as_ref().map(wire::DecisionLog::from),
             routes: enforced.routes.iter().map(wire::Route::from).collect(),
             issuers: enforced.issuers.iter().map(wire::TokenIssuer::from).collect(),
+            merge_slashes: enforced.merge_slashes,
         }
     }
 }
@@ -201,6 +202,7 @@ impl TryFrom<wire::Enforced> for Enforced {
             decision_log: enforced.decision_log.map(TryInto::try_into).transpose()?,
             routes: converted(enforced.routes)?,
             issuers: converted(enforced.issuers)?,
+            merge_slashes: enforced.merge_slashes,
         })
     }
 }
@@ -406,6 +408,7 @@ mod tests {
                 operation: "getReview".into(),
             }],
             issuers: Vec::new(),
+            merge_slashes: true,
         }
     }
 

@@ -336,6 +336,9 @@ pub struct Enforced {
     /// whose tokens say who the end user is
     #[prost(message, repeated, tag = "9")]
     pub issuers: ::prost::alloc::vec::Vec<TokenIssuer>,
+    /// whether repeated slashes in a path are one
+    #[prost(bool, tag = "10")]
+    pub merge_slashes: bool,
 }
 /// Who signs tokens, and which of them are taken.
 #[derive(Clone, PartialEq, ::prost::Message)]

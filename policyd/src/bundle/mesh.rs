@@ -88,6 +88,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// What its sidecars take of others.
     pub mtls: Mtls,
+    /// Whether repeated slashes in a path are one.
+    pub merge_slashes: bool,
     /// What happens to a request for which no decision can be had.
     pub fail_mode: FailMode,
     /// Who is told which policy denied a request.
@@ -266,6 +268,7 @@ impl Reader<'_> {
             idle_timeout,
             protocol: raw.protocol,
             mtls: raw.mtls.as_ref().map(|written| written.value).unwrap_or_default(),
+            merge_slashes: raw.merge_slashes,
             fail_mode: raw.fail_mode,
             denial_exposure: raw.explain_denials,
             enforcement: raw.enforcement.as_ref().map(|written| written.value).unwrap_or_default(),

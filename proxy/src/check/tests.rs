@@ -76,6 +76,7 @@ impl Setting {
             decision_log,
             routes,
             issuers,
+            merge_slashes: false,
         };
         let config = Config { revision, ..Config::default() };
         self.current.replace(Applied { config, enforced: Some(enforced), ..Applied::default() });

@@ -2,7 +2,8 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::path::{Query, normalise};
+use crate::framing;
+use crate::path::{Query, Slashes, normalise, normalise_with};
 
 /// A path and a query, of which policies see what is forwarded and others read the same.
 pub fn path(bytes: &[u8]) {
@@ -11,7 +12,10 @@ pub fn path(bytes: &[u8]) {
     if let Ok(normal) = normalise(path) {
         assert_eq!(normalise(&normal).as_deref(), Ok(normal.as_ref()), "a normal form is its own");
         assert!(normal.len() <= path.len(), "it never grows");
-        if path != "*" {
+        let merged = normalise_with(path, Slashes::Merged).unwrap_or_default();
+        assert!(!merged.is_empty() && !merged.contains("//"), "{merged:?} has an empty segment");
+        assert_eq!(normalise_with(&merged, Slashes::Merged).as_deref(), Ok(merged.as_ref()));
+        if path != "*" && framing::target("GET", path).is_ok() {
             is_one_reading(path, &normal);
         }
     }

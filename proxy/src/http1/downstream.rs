@@ -173,8 +173,9 @@ impl<'a> Session<'a> {
         let under_way = self.connection.load.begin();
         let applied = self.proxy.current.applied();
         let kept = applied.jwt.kept_back(self.connection.direction);
+        let slashes = applied.slashes(self.connection.direction);
         let forward = match under_way {
-            Some(_) => Forward::of(&request, &self.introduction, kept),
+            Some(_) => Forward::of(&request, &self.introduction, kept, slashes),
             None => Err(Refusal::Overloaded),
         };
         match forward {

@@ -12,7 +12,7 @@ use crate::framing::{self, BodyLength};
 use crate::ids;
 use crate::introduction::{self, Introduction, Named};
 use crate::jwt::KeptBack;
-use crate::path::{self, Query};
+use crate::path::{self, Query, Slashes};
 use crate::respond::Refusal;
 
 /// A request in the form in which it is decided on and forwarded.
@@ -29,15 +29,21 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// The form in which `request` goes on, without the tokens that are `kept` from the next hop.
+    /// The form in which `request` goes on, without the tokens that are `kept` from the next hop. What becomes of
+    /// repeated `slashes` is for the service to say that it goes to.
     pub(crate) fn of(
         request: &RequestHead,
         introduction: &Introduction,
         kept: &KeptBack,
+        slashes: Slashes,
     ) -> Result<Self, Refusal> {
         let target = request.target()?;
         // A target in absolute form may have no path, and means the root then (RFC 9110 4.2.3).
-        let path = if target.path.is_empty() { Cow::Borrowed("/") } else { path::normalise(target.path)? };
+        let path = if target.path.is_empty() {
+            Cow::Borrowed("/")
+        } else {
+            path::normalise_with(target.path, slashes)?
+        };
         Query::new(target.query.unwrap_or_default())?;
         let mut writer = Writer(Head::new(Buffer::default()));
         let method = writer.text(request.method());
@@ -291,7 +297,8 @@ mod tests {
         let mut bytes = Buffer::default();
         bytes.extend(lines.as_bytes());
         let request = RequestHead::read(bytes).map_err(|malformed| malformed.to_string())?;
-        Forward::of(&request, introduction, &KeptBack::nothing()).map_err(|refusal| refusal.to_string())
+        Forward::of(&request, introduction, &KeptBack::nothing(), Slashes::Kept)
+            .map_err(|refusal| refusal.to_string())
     }
 
     /// The lines that go on, without ids.

@@ -175,8 +175,9 @@ async fn serve_stream(session: &Session<'_>, memos: &Memos, (request, mut respon
             let under_way = session.connection.load.begin();
             let applied = session.proxy.current.applied();
             let kept = applied.jwt.kept_back(session.connection.direction);
+            let slashes = applied.slashes(session.connection.direction);
             let forward = match under_way {
-                Some(_) => Forward::of(&request, &session.introduction, kept),
+                Some(_) => Forward::of(&request, &session.introduction, kept, slashes),
                 None => Err(Refusal::Overloaded),
             };
             match forward {

@@ -248,3 +248,20 @@ async fn rules_report_what_came_of_a_request() {
         assert!(!line[name].is_null(), "{name}");
     }
 }
+
+#[tokio::test]
+async fn repeated_slashes_are_one_for_policies_and_for_the_application_alike() {
+    let setting = Setting::new().await;
+    let (proxy, application) = setting.shop().await;
+    let ingress = proxy.addresses.ingress.unwrap();
+    for (merges, expected) in [(false, "//a//b/"), (true, "/a/b/"), (false, "//a//b/")] {
+        let change = |config: &mut Told| {
+            (config.enforced[0].merge_slashes, config.enforced[0].revision) = (merges, config.revision);
+        };
+        assert_eq!(setting.policyd.change(change).await.error, "");
+        assert_eq!(get(ingress, "shop", "//a/.//b/?x=//y").await.status, 200);
+        let checked = setting.policyd.checks.lock().unwrap().last().unwrap().clone();
+        assert_eq!(checked.path, expected);
+        assert_eq!(application.last().line, format!("GET {expected}?x=//y"));
+    }
+}

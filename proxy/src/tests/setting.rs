@@ -55,6 +55,7 @@ pub(super) fn enforced(service: &str) -> Enforced {
         decision_log: None,
         routes: Vec::new(),
         issuers: Vec::new(),
+        merge_slashes: false,
     }
 }
 

@@ -98,6 +98,9 @@ pub(super) struct RawService {
     #[serde(default)]
     #[schemars(schema_with = "one_of::<Mtls>")]
     pub(super) mtls: Option<Spanned<Mtls>>,
+    /// Whether repeated slashes in a path are one, for policies and for the application; false by default.
+    #[serde(default)]
+    pub(super) merge_slashes: bool,
     /// Whether a request for which no decision can be had is refused (`closed`) or passes (`open`).
     #[serde(default)]
     #[schemars(schema_with = "one_of::<FailMode>")]
