@@ -14,8 +14,9 @@ pub fn certificate(bytes: &[u8]) {
     assert!(!read.id.path().is_empty(), "an authority passes for a workload");
     let der = CertificateDer::from(bytes);
     if let Ok(other) = EndEntityCert::try_from(&der) {
-        let names: Vec<&str> = other.valid_uri_names().collect();
-        assert_eq!(names, [id.as_str()], "it is somebody else for whom validates its path");
+        // Trust domains are compared without regard to case.
+        let names: Vec<_> = other.valid_uri_names().map(str::parse::<SpiffeId>).collect();
+        assert_eq!(names, [Ok(read.id)], "it is somebody else for whom validates its path");
     }
 }
 

@@ -24,6 +24,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest header, in bytes. One without extensions has at most 107 as text, 52 as binary; those of cloud
 /// providers have some hundreds.
 const HEADER_MAX: usize = 4096;
+/// The longest header as text, its end included.
+const TEXT_MAX: usize = 107;
 
 /// Who may say who the caller is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +113,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
         return Err(HeaderError::Malformed);
     }
     match ProxyHeader::parse(bytes, ParseConfig::default()) {
+        // In pieces the library refuses it; and so it is refused at once.
+        Ok((_, length)) if bytes.starts_with(b"PROXY ") && length > TEXT_MAX => Err(HeaderError::Malformed),
         Ok((header, length)) => {
             let caller = header.proxied_address().map(|address| address.source);
             let canonical = |caller: SocketAddr| SocketAddr::new(caller.ip().to_canonical(), caller.port());

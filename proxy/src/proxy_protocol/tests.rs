@@ -47,6 +47,8 @@ fn headers_of_both_versions_are_read() {
         (text("proxy TCP4 192.0.2.1 10.0.0.1 12345 80\r\n"), malformed),
         (text("GET / HTTP/1.1\r\n\r\n"), malformed),
         (format!("PROXY UNKNOWN {}", "x".repeat(107)).into_bytes(), malformed),
+        (format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)).into_bytes(), malformed),
+        (format!("PROXY UNKNOWN {}\r\n", "x".repeat(91)).into_bytes(), "sender 107"),
         (text("G"), malformed),
         (v2(&v4), "192.0.2.1:12345 28"),
         (v2(&extended), "192.0.2.1:12345 32"),
