@@ -14,6 +14,7 @@ use std::time::Duration;
 use api::config::Protocol;
 use daemon::Clock;
 use daemon::descriptors::{self, budget};
+use futures_util::future::BoxFuture;
 use identity::tls;
 use identity::{Source, Tenure};
 use model::SpiffeId;
@@ -39,6 +40,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const SLOTS: usize = 8;
 /// The most idle connections of one list.
 const IDLE_MAX: usize = 64;
+/// The longest that a connection is used, whatever its certificates say; so that no time is beyond all clocks.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// How long an idle connection is kept; shorter than our own listeners keep theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How sidecars ask each other for a protocol.
@@ -125,6 +128,8 @@ pub(crate) struct Connection {
 pub(crate) struct Credentials {
     own_serial: String,
     pub tenure: Tenure,
+    /// The end of the tenure, by the runtime's time.
+    pub cut_at: Instant,
 }
 
 #[derive(Debug)]
@@ -284,7 +289,8 @@ impl Pool {
         }
         let lease = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let connection = self.connect_without_timeout(Protocol::Http2, greeting).await?;
-            Ok(links.open(connection).await?)
+            let cut = self.cut(&connection);
+            Ok(links.open(connection, cut).await?)
         });
         let lease = lease.await.unwrap_or(Err(ConnectError::Timeout));
         if lease.is_err() {
@@ -352,8 +358,11 @@ impl Pool {
                 let name = ServerName::IpAddress(address.ip().into());
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
                 let peer = tls::peer(stream.get_ref().1).ok_or(ConnectError::NoPeer)?;
-                let tenure = Tenure::new(clock.now(), peer.not_after);
-                let credentials = Some(Credentials { own_serial, tenure });
+                let now = clock.now();
+                let tenure = Tenure::new(now, peer.not_after);
+                let left = Duration::try_from(tenure.cut_at.duration_since(now)).unwrap_or_default();
+                let cut_at = Instant::now() + left.min(CONNECTION_AGE_MAX);
+                let credentials = Some(Credentials { own_serial, tenure, cut_at });
                 let stream = Stream::Client(Box::new(stream));
                 let connection = Connection {
                     stream,
@@ -366,6 +375,14 @@ impl Pool {
                 Ok(connection)
             }
         }
+    }
+
+    /// Resolves when `connection` has to be cut, whatever is under way on it; nothing for one that never has to be.
+    fn cut(&self, connection: &Connection) -> Option<BoxFuture<'static, ()>> {
+        let cut_at = connection.credentials.as_ref()?.tenure.cut_at;
+        let Target::Mesh { clock, .. } = &self.target else { return None };
+        let clock = clock.clone();
+        Some(Box::pin(async move { clock.sleep_until(cut_at).await }))
     }
 
     fn holds(&self, credentials: Option<&Credentials>) -> bool {

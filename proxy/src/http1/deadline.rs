@@ -37,7 +37,7 @@ impl Deadline {
     pub(crate) fn poll_stalled<T: PartialEq>(
         &mut self,
         cx: &mut Context<'_>,
-        patience: Duration,
+        patience: impl Fn(Instant) -> Duration,
         last: &mut T,
         now: T,
     ) -> Poll<()> {
@@ -46,8 +46,9 @@ impl Deadline {
             return Poll::Ready(());
         }
         *last = now;
-        self.set(Instant::now(), patience);
-        // Not ready, for its time is to come; so it wakes us.
+        let instant = Instant::now();
+        self.set(instant, patience(instant));
+        // Not ready, unless there is no patience left; so it wakes us.
         self.poll(cx)
     }
 
@@ -84,13 +85,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn progress_puts_it_off_no_longer_than_there_is_patience() {
+        let start = Instant::now();
+        let end = start + 25 * SECOND;
+        let patience = |now: Instant| end.saturating_duration_since(now).min(10 * SECOND);
+        let mut deadline = Deadline::new(start, patience(start));
+        let mut last = 1;
+        let progress = || start.elapsed().as_secs();
+        std::future::poll_fn(|cx| deadline.poll_stalled(cx, patience, &mut last, progress())).await;
+        assert_eq!(start.elapsed(), 25 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn progress_puts_it_off_and_a_stall_does_not() {
         let start = Instant::now();
         let mut deadline = Deadline::new(start, 10 * SECOND);
         // Something happens until the twelfth second.
         let progress = || start.elapsed().as_secs().min(12);
         let mut last = progress();
-        std::future::poll_fn(|cx| deadline.poll_stalled(cx, 10 * SECOND, &mut last, progress())).await;
+        std::future::poll_fn(|cx| deadline.poll_stalled(cx, |_| 10 * SECOND, &mut last, progress())).await;
         assert_eq!(start.elapsed(), 30 * SECOND);
     }
 }

@@ -296,7 +296,13 @@ impl Upstream {
         // Together with the head, if it came together with it.
         download.take(&mut self.read).map_err(|_broken| ())?;
         let mut progress = (0, 0);
-        down.deadline.set(Instant::now(), STALL_TIMEOUT);
+        let cut_at = self.connection.credentials.as_ref().map(|made| made.cut_at);
+        let patience = |now: Instant| {
+            let left = cut_at.map(|cut_at| cut_at.saturating_duration_since(now));
+            left.map_or(STALL_TIMEOUT, |left| left.min(STALL_TIMEOUT))
+        };
+        let now = Instant::now();
+        down.deadline.set(now, patience(now));
         poll_fn(|cx| {
             let passed = download.poll(cx, &mut self.connection.stream, &mut self.read, &mut down.stream);
             if let Poll::Ready(passed) = passed {
@@ -306,7 +312,7 @@ impl Upstream {
                 return Poll::Ready(Err(()));
             }
             let now = (self.upload.passed, download.passed);
-            down.deadline.poll_stalled(cx, STALL_TIMEOUT, &mut progress, now).map(Err)
+            down.deadline.poll_stalled(cx, patience, &mut progress, now).map(Err)
         })
         .await
     }

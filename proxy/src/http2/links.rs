@@ -11,9 +11,11 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use h2::client::SendRequest;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::guard::Guard;
 use super::settings::{self, STREAMS_MAX};
@@ -45,6 +47,8 @@ struct Link {
     _noted: Noted,
     /// What it began with.
     greeting: Option<Greeting>,
+    /// Cuts it when its peer's certificate has ended.
+    _cutting: Option<AbortOnDropHandle<()>>,
     streams: AtomicUsize,
     served: AtomicBool,
     /// When it last took a stream.
@@ -71,14 +75,18 @@ impl Links {
         open.iter().filter(|link| link.greeting.as_ref() == greeting).find_map(Lease::of)
     }
 
-    /// A stream of a new connection.
-    pub(crate) async fn open(&self, connection: Connection) -> Result<Lease, h2::Error> {
+    /// A stream of a new connection, which ends when `cut` does, whatever is under way on it.
+    pub(crate) async fn open(
+        &self,
+        connection: Connection,
+        cut: Option<BoxFuture<'static, ()>>,
+    ) -> Result<Lease, h2::Error> {
         let Connection { stream, credentials, leaving, greeting, descriptor, .. } = connection;
         let now = Instant::now();
         let (transport, outlet) = Transport::new(stream, Buffer::default(), Guard::of_client(now));
         let (send, mut connection) = settings::client().handshake(transport).await?;
         // It ends by itself, when the link and its last stream are gone.
-        tokio::spawn(async move {
+        let driving = tokio::spawn(async move {
             let ended = poll_fn(|cx| {
                 let polled = Pin::new(&mut connection).poll(cx);
                 outlet.flush(cx);
@@ -88,11 +96,20 @@ impl Links {
                 tracing::debug!(%error, "a connection to an upstream failed");
             }
         });
+        let driving = driving.abort_handle();
+        // A task of its own, so that nothing is looked at while the connection is used.
+        let cutting = cut.map(|cut| {
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                cut.await;
+                driving.abort();
+            }))
+        });
         let streams = AtomicUsize::new(1);
         let link = Arc::new(Link {
             send,
             credentials,
             _noted: (leaving, descriptor),
+            _cutting: cutting,
             greeting,
             streams,
             served: AtomicBool::new(false),

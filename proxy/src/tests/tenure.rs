@@ -84,3 +84,26 @@ async fn streams_under_way_end_well_and_the_next_ones_come_on_another_connection
     }
     until_open(&shop, 1).await;
 }
+
+#[tokio::test]
+async fn streams_to_a_server_whose_certificate_has_ended_are_cut() {
+    let setting = Setting::new().await;
+    let (upstream, address) = scripted().await;
+    let source = Source::fixed(setting.pki.identity(&id("shop"), HOUR / 60));
+    let shop = setting.proxy_with("shop", address, source, |_| {}).await;
+    let cart = setting.proxy("cart", "127.0.0.1:1".parse().unwrap()).await;
+    point(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
+    until_known(&cart, 1).await;
+    until_known(&shop, 1).await;
+    let mut caller = Caller::connect(cart.addresses.outbound).await;
+    let response = caller.0.send_request(request("GET", "http://shop/"), true).unwrap().0;
+    let mut application = accept(&upstream).await;
+    application.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok").await.unwrap();
+    let mut body = response.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "ok");
+    setting.clock.advance(DRAINS);
+    application.write_all(b".").await.unwrap();
+    assert_eq!(body.data().await.unwrap().unwrap(), ".");
+    setting.clock.advance(CUT - DRAINS);
+    assert!(body.data().await.unwrap().is_err(), "the caller sees that it is not whole");
+}
