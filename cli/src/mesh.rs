@@ -307,6 +307,7 @@ async fn prepare_one(
         max_requests: proxy::config::MAX_REQUESTS,
         max_connections: proxy::config::MAX_CONNECTIONS,
         probes: None,
+        hand_over: None,
         base_dir: options.bundle.clone(),
     };
     let listeners = proxy::app::bind(&config)

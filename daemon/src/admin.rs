@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,25 @@ pub async fn bind(address: SocketAddr) -> io::Result<Admin> {
     Ok(Admin { listener, address, pages: Router::new() })
 }
 
+impl TryFrom<std::net::TcpListener> for Admin {
+    type Error = io::Error;
+    fn try_from(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, pages: Router::new() })
+    }
+}
+
 impl Admin {
+    /// The socket once more, for another process.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
     /// The address bound, with its real port.
     pub const fn address(&self) -> SocketAddr {
         self.address

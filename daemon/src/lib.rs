@@ -13,6 +13,7 @@
 //! - [`log`]: logs for people on a terminal and for machines elsewhere;
 //! - [`line_writer`]: logs of lines that others read, written in the background, [`LineWriter`];
 //! - [`rotating_file`]: the file behind one, put aside when it has grown;
+//! - [`supervisor`]: what systemd is told;
 //! - [`state_dir`]: the folder for what must survive the process.
 
 pub mod admin;
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod readiness;
 pub mod rotating_file;
 pub mod state_dir;
+pub mod supervisor;
 
 pub use admin::Admin;
 pub use clock::Clock;

@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     stop: CancellationToken,
+    /// Cancelled with `stop` or, by who retires, later.
+    close: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -40,16 +42,41 @@ impl Lifecycle {
         self.stop.is_cancelled()
     }
 
+    /// Resolves when what is idle is to be closed: when the daemon is told to stop, or, if it retires, some time later.
+    pub async fn closing(&self) {
+        self.close.cancelled().await;
+    }
+
+    /// Whether it stops for another process to take its place, and whoever has begun to speak to it may finish.
+    pub fn is_retiring(&self) -> bool {
+        self.stop.is_cancelled() && !self.close.is_cancelled()
+    }
+
     /// Tells all tasks to stop, and returns at once.
     pub fn stop(&self) {
         self.stop.cancel();
+        self.close.cancel();
+    }
+
+    /// The same for a daemon whose place another process has taken, so that nobody is in a hurry: a connection on which
+    /// a request may just be on its way is not closed within the time of `grace`.
+    pub fn retire(&self, grace: Duration) {
+        self.stop.cancel();
+        let close = self.close.clone();
+        // No task of the daemon's: once all of those have ended, nobody waits for it.
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            close.cancel();
+        }));
     }
 
     /// Tells all tasks to stop and waits until they have ended, but no longer than `patience`.
     ///
     /// False when some task is still running then.
     pub async fn drain(&self, patience: Duration) -> bool {
-        self.stop();
+        if !self.is_stopping() {
+            self.stop();
+        }
         self.tasks.close();
         tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
     }
@@ -92,6 +119,21 @@ mod tests {
         assert!(life.is_stopping());
         assert!(task.is_finished());
         assert_eq!(task.await.unwrap(), "finished");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_retires_closes_nothing_at_once() {
+        let life = Lifecycle::new();
+        life.retire(SECOND);
+        assert!(life.is_stopping() && life.is_retiring());
+        let start = tokio::time::Instant::now();
+        life.closing().await;
+        assert_eq!(start.elapsed(), SECOND);
+        assert!(life.drain(SECOND).await && !life.is_retiring());
+        let life = Lifecycle::new();
+        life.stop();
+        life.closing().await;
+        assert!(!life.is_retiring());
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 
 use crate::bundle::{BundleError, TrustBundle};
 use crate::path::{self, PeerError, Role};
+use crate::succession::{Granted, Successor};
 use crate::svid::{Identity, Source, Svid, SvidError};
 use crate::{grpc, schedule, tls};
 
@@ -107,54 +108,122 @@ pub async fn start(
     lifecycle: &Lifecycle,
     on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
 ) -> Result<Source, ClientError> {
-    let client = Client { ca_address: config.ca_address, ca_id: config.ca_id, clock, on_event };
+    let client = Client { ca: Ca { address: config.ca_address, id: config.ca_id }, clock, on_event };
     let (identity, asked_at) = tokio::select! {
         () = lifecycle.stopping() => return Err(ClientError::Stopped),
         attested = client.attest(config.bundle, &config.join_token) => attested?,
     };
-    let source = Source::fixed(identity);
-    let (renewed, stopping) = (source.clone(), lifecycle.clone());
-    let _task = lifecycle.spawn(async move {
-        tokio::select! {
-            () = stopping.stopping() => {}
-            () = client.renew_for_ever(&renewed, asked_at) => {}
-        }
-    });
-    Ok(source)
+    Ok(client.keep_up(identity, asked_at, lifecycle))
+}
+
+/// The same for a workload that takes another's place, which has asked for its certificate: the join token was used by
+/// the first of them. See [`crate::succession`].
+///
+/// # Errors
+/// When what was granted is no good.
+pub fn start_as_successor(
+    config: Config,
+    (successor, granted): (Successor, &Granted),
+    clock: Clock,
+    lifecycle: &Lifecycle,
+    on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
+) -> Result<Source, ClientError> {
+    let Successor { request } = successor;
+    let now = clock.now();
+    let owned = |der: &Vec<Vec<u8>>| der.iter().cloned().map(Bytes::from).collect();
+    let answer = CertificateResponse { chain: owned(&granted.chain), roots: owned(&granted.roots) };
+    let identity = accept(&answer, &request.key, &config.bundle, None, now)?;
+    let client = Client { ca: Ca { address: config.ca_address, id: config.ca_id }, clock, on_event };
+    client.told_of_first(&identity);
+    Ok(client.keep_up(identity, now, lifecycle))
+}
+
+/// What the CA answers when the workload of `source` asks for a certificate by `csr`, another's.
+///
+/// # Errors
+/// When it refuses, or can't be reached.
+pub(crate) async fn ask_for_other(
+    ca: &Ca,
+    clock: &Clock,
+    source: &Source,
+    csr: Vec<u8>,
+) -> Result<Granted, ClientError> {
+    let answer = ca.renew(clock, source, csr.into()).await?;
+    let owned = |der: Vec<Bytes>| der.into_iter().map(Vec::from).collect();
+    Ok(Granted { chain: owned(answer.chain), roots: owned(answer.roots) })
 }
 
 struct Client<F> {
-    ca_address: SocketAddr,
-    ca_id: SpiffeId,
+    ca: Ca,
     clock: Clock,
     on_event: F,
 }
 
-/// A private key with the CSR for it.
-struct Request {
-    key: KeyPair,
-    csr: Bytes,
+/// Where certificates come from.
+#[derive(Clone, Debug)]
+pub struct Ca {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The SPIFFE ID that it must show; see [`crate::ca_id`].
+    pub id: SpiffeId,
 }
 
-impl<F: Fn(Event<'_>)> Client<F> {
+/// A private key with the CSR for it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    key: KeyPair,
+    pub(crate) csr: Bytes,
+}
+
+impl Ca {
+    /// One try. The connection is a new one, so that the certificate it shows is the current one.
+    async fn renew(
+        &self,
+        clock: &Clock,
+        source: &Source,
+        csr: Bytes,
+    ) -> Result<CertificateResponse, ClientError> {
+        let config = tls::client_config(source, clock.clone(), vec![self.id.clone()], tls::H2);
+        call(ca_client(grpc::channel(self.address, config)).renew(RenewRequest { csr })).await
+    }
+}
+
+impl<F: Fn(Event<'_>) + Send + Sync + 'static> Client<F> {
+    /// A source of `identity`, which was asked for at `asked_at`, and which is renewed from now on.
+    fn keep_up(self, identity: Identity, asked_at: Timestamp, lifecycle: &Lifecycle) -> Source {
+        let source = Source::fixed(identity);
+        let (renewed, stopping) = (source.clone(), lifecycle.clone());
+        let _task = lifecycle.spawn(async move {
+            tokio::select! {
+                () = stopping.stopping() => {}
+                () = self.renew_for_ever(&renewed, asked_at) => {}
+            }
+        });
+        source
+    }
+
+    fn told_of_first(&self, identity: &Identity) {
+        let svid = &identity.svid;
+        tracing::info!(id = %svid.id, serial = svid.serial, not_after = %svid.not_after, "got a certificate");
+        (self.on_event)(Event::Attested(identity));
+    }
+
     /// The first certificate, and when it was asked for.
     async fn attest(&self, bundle: TrustBundle, token: &str) -> Result<(Identity, Timestamp), ClientError> {
         // One key for all tries: the CA answers a repeated request for a used token only when the key is the
         // same, so an answer that was lost on its way does not cost the token.
         let request = Request::new()?;
-        let (clock, allowed) = (self.clock.clone(), vec![self.ca_id.clone()]);
+        let (clock, allowed) = (self.clock.clone(), vec![self.ca.id.clone()]);
         let config = tls::anonymous_client_config(bundle.clone(), clock, allowed, tls::H2);
         let mut failures = 0;
         loop {
             let asked_at = self.clock.now();
             let message = AttestRequest { join_token: token.to_owned(), csr: request.csr.clone() };
-            let mut ca = ca_client(grpc::channel(self.ca_address, Arc::clone(&config)));
+            let mut ca = ca_client(grpc::channel(self.ca.address, Arc::clone(&config)));
             let answer = call(ca.attest(message)).await;
             match answer.and_then(|answer| accept(&answer, &request.key, &bundle, None, self.clock.now())) {
                 Ok(identity) => {
-                    let svid = &identity.svid;
-                    tracing::info!(id = %svid.id, serial = svid.serial, not_after = %svid.not_after, "got a certificate");
-                    (self.on_event)(Event::Attested(&identity));
+                    self.told_of_first(&identity);
                     return Ok((identity, asked_at));
                 }
                 Err(error) if !error.may_pass() => return Err(error),
@@ -178,13 +247,7 @@ impl<F: Fn(Event<'_>)> Client<F> {
             asked_at = loop {
                 let asked_at = self.clock.now();
                 match self.renew(source).await {
-                    Ok(identity) => {
-                        let svid = &identity.svid;
-                        tracing::info!(serial = svid.serial, not_after = %svid.not_after, "renewed the certificate");
-                        (self.on_event)(Event::Renewed(&identity));
-                        source.replace(identity);
-                        break asked_at;
-                    }
+                    Ok(()) => break asked_at,
                     Err(error) => {
                         failures += 1;
                         self.wait_to_retry(&error, failures, retry_max, serial).await;
@@ -194,26 +257,31 @@ impl<F: Fn(Event<'_>)> Client<F> {
         }
     }
 
-    /// One try. The connection is a new one, so that the certificate it shows is the current one.
-    async fn renew(&self, source: &Source) -> Result<Identity, ClientError> {
+    /// One try.
+    async fn renew(&self, source: &Source) -> Result<(), ClientError> {
+        let _only = source.hold().await;
         let request = Request::new()?;
-        let config = tls::client_config(source, self.clock.clone(), vec![self.ca_id.clone()], tls::H2);
-        let mut ca = ca_client(grpc::channel(self.ca_address, config));
-        let answer = call(ca.renew(RenewRequest { csr: request.csr })).await?;
+        let answer = self.ca.renew(&self.clock, source, request.csr).await?;
         let current = source.current();
-        accept(&answer, &request.key, &current.bundle, Some(&current.svid.id), self.clock.now())
+        let own = Some(&current.svid.id);
+        let identity = accept(&answer, &request.key, &current.bundle, own, self.clock.now())?;
+        let svid = &identity.svid;
+        tracing::info!(serial = svid.serial, not_after = %svid.not_after, "renewed the certificate");
+        (self.on_event)(Event::Renewed(&identity));
+        source.replace(identity);
+        Ok(())
     }
 
     async fn wait_to_retry(&self, error: &ClientError, failures: u32, retry_max: Duration, seed: &str) {
         let retry_in = schedule::backoff(failures, retry_max, seed);
-        tracing::warn!(%error, ca = %self.ca_address, ?retry_in, "got no certificate");
+        tracing::warn!(%error, ca = %self.ca.address, ?retry_in, "got no certificate");
         (self.on_event)(Event::Failed { error, retry_in });
         self.clock.sleep(retry_in).await;
     }
 }
 
 impl Request {
-    fn new() -> Result<Self, ClientError> {
+    pub(crate) fn new() -> Result<Self, ClientError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();

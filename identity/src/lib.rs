@@ -12,6 +12,7 @@
 //! - [`public`]: TLS to servers outside of the mesh;
 //! - [`schedule`]: when to renew, when to try again;
 //! - [`client`]: gets the first certificate from the CA, then renews it;
+//! - [`succession`]: how the certificate of the process that takes another's place is asked for;
 //! - [`grpc`]: gRPC servers and channels over such TLS.
 //!
 //! The default is no: a peer that is not shown to be good, by every rule, gets no connection.
@@ -23,6 +24,7 @@ pub mod leaf;
 pub mod path;
 pub mod public;
 pub mod schedule;
+pub mod succession;
 pub mod svid;
 pub mod tenure;
 pub mod tls;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::SpiffeId;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::bundle::TrustBundle;
 use crate::leaf::{self, LeafError};
@@ -41,7 +41,10 @@ pub struct Identity {
 
 /// Where the current [`Identity`] is always found. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Source(Arc<watch::Sender<Arc<Identity>>>);
+pub struct Source {
+    current: Arc<watch::Sender<Arc<Identity>>>,
+    renewal: Arc<Mutex<()>>,
+}
 
 /// Why a chain and a key are no [`Svid`].
 #[derive(Debug, thiserror::Error)]
@@ -82,22 +85,27 @@ impl Svid {
 impl Source {
     /// A source that stays at `identity` until [`Source::replace`].
     pub fn fixed(identity: Identity) -> Self {
-        Self(Arc::new(watch::Sender::new(Arc::new(identity))))
+        Self { current: Arc::new(watch::Sender::new(Arc::new(identity))), renewal: Arc::default() }
     }
 
     /// The identity now. Ask again for each use, rather than keeping it.
     pub fn current(&self) -> Arc<Identity> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.current.borrow())
     }
 
     /// Sees each replacement. A slow receiver misses some, never the last.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Identity>> {
-        self.0.subscribe()
+        self.current.subscribe()
+    }
+
+    /// Keeps the certificate from being renewed, until what it returns is dropped.
+    pub async fn hold(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.renewal).lock_owned().await
     }
 
     /// Replaces the identity; handshakes that start after this use the new one.
     pub fn replace(&self, identity: Identity) {
-        self.0.send_replace(Arc::new(identity));
+        self.current.send_replace(Arc::new(identity));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Wires a proxy together, and says what it bound.
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use adapters::{Environment, Exposition};
 use anyhow::Context;
 use daemon::{Admin, BlockReady, Clock, Lifecycle, Readiness};
 use identity::Source;
-use identity::client::Event;
+use identity::client::{self, Ca, Event};
+use identity::succession::{Granted, Successor};
 use identity::tls::{self, ClientAuth};
 
 use crate::accept::Capacity;
@@ -22,6 +23,7 @@ use crate::decision_log::DecisionLog;
 use crate::egress::Egress;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
+use crate::handover::{Office, Waiting};
 use crate::intercept::Interception;
 use crate::jwt;
 use crate::listener::{Entrance, Listener};
@@ -31,50 +33,24 @@ use crate::policy_client::{Client, Parts, Watcher};
 use crate::pool;
 use crate::probes::{Prober, Probes};
 use crate::request::Proxy;
+use crate::sockets::{Entry, Sockets};
 use crate::staleness;
 use crate::sweep;
 use crate::worker;
 
+pub use crate::sockets::{Addresses, Listeners, bind};
+
 /// How long a drain waits for requests that are under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same while another process serves already.
+pub const RETIRE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long a proxy that is to take another's place may take until it knows all that it needs.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long the application may take for a response's head while policyd has not said it.
 const APPLICATION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Sockets that are bound but not served yet, so that addresses are known before anything starts.
-#[derive(Debug)]
-pub struct Listeners {
-    sockets: Sockets,
-    admin: Admin,
-    probes: Option<Admin>,
-}
-
-#[derive(Debug)]
-struct Sockets {
-    /// For each worker, and each way in.
-    of_workers: Vec<Vec<(Entry, std::net::TcpListener)>>,
-    addresses: Addresses,
-    /// The services that have a local address, and these.
-    tcp: Vec<(String, SocketAddr)>,
-}
-
-/// Which way in, and the service whose local address it is.
-type Entry = (Direction, Option<Arc<str>>);
-
-/// The addresses bound, with their real ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
-    /// For other sidecars: mutual TLS.
-    pub inbound: SocketAddr,
-    /// For the application.
-    pub outbound: SocketAddr,
-    /// For callers from outside the mesh.
-    pub ingress: Option<SocketAddr>,
-    /// For the probes of an orchestrator.
-    pub probes: Option<SocketAddr>,
-    /// For operators: `/metrics`, `/healthz`, `/readyz`.
-    pub admin: SocketAddr,
-}
 
 /// A proxy at work.
 #[derive(Debug)]
@@ -94,74 +70,40 @@ pub struct Bound {
     current: Current,
 }
 
-/// Binds the sockets that `config` asks for.
-///
-/// # Errors
-/// When an address can't be bound; the error names it.
-pub async fn bind(config: &Config) -> io::Result<Listeners> {
-    let workers = config.workers.max(1);
-    let ways = [
-        ((Direction::Inbound, None), Some(config.inbound)),
-        ((Direction::Outbound, None), Some(config.outbound)),
-        ((Direction::Ingress, None), config.ingress),
-    ];
-    let local =
-        config.tcp.iter().map(|local| ((Direction::Outbound, Some(&local.service)), Some(local.listen)));
-    let mut of_workers: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut bound = Vec::new();
-    for ((direction, service), address) in ways.into_iter().chain(local) {
-        let entry: Entry = (direction, service.map(|service| service.as_str().into()));
-        let Some(address) = address else { continue };
-        let sockets = worker::bind(address, workers).map_err(|error| unbound(address, &error))?;
-        let address = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr)?;
-        bound.push((entry.clone(), address));
-        for (sockets_of, socket) in of_workers.iter_mut().zip(sockets) {
-            sockets_of.push((entry.clone(), socket));
-        }
-    }
-    if let Some(((Direction::Outbound, _), outbound)) = bound.get(1).filter(|_| config.intercept.is_some()) {
-        for (sockets_of, socket) in of_workers.iter_mut().zip(bind_v6_loopback(*outbound, workers)?) {
-            sockets_of.push(((Direction::Outbound, None), socket));
-        }
-    }
-    let admin = daemon::admin::bind(config.admin).await.map_err(|error| unbound(config.admin, &error))?;
-    let probes = match &config.probes {
-        Some(Probes { listen, .. }) => {
-            Some(daemon::admin::bind(*listen).await.map_err(|error| unbound(*listen, &error))?)
-        }
-        None => None,
-    };
-    let address_of =
-        |wanted| bound.iter().find(|(entry, _)| *entry == (wanted, None)).map(|(_, address)| *address);
-    let addresses = Addresses {
-        inbound: address_of(Direction::Inbound).unwrap_or(config.inbound),
-        outbound: address_of(Direction::Outbound).unwrap_or(config.outbound),
-        ingress: address_of(Direction::Ingress),
-        probes: probes.as_ref().map(Admin::address),
-        admin: admin.address(),
-    };
-    let tcp =
-        bound.iter().filter_map(|((_, service), address)| Some((service.as_deref()?.to_owned(), *address)));
-    let tcp = tcp.collect();
-    Ok(Listeners { sockets: Sockets { of_workers, addresses, tcp }, admin, probes })
-}
-
 /// Gets a certificate, then starts everything. While the CA can't be reached it keeps trying, and only the
-/// admin port is served.
+/// admin port is served. What takes another process's place serves nothing before it has all it needs.
 ///
 /// # Errors
-/// When the CA refuses the join token, or a log can't be opened.
+/// When the CA refuses the join token, or a log can't be opened. When a place can't be taken: the process that has it
+/// goes on.
 pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow::Result<Bound> {
     let frame = Frame::new();
     let certificate = frame.readiness.block("a certificate");
     let first_config = frame.readiness.block("the first configuration from policyd");
-    let shown = frame.shown.clone();
-    listeners.admin.serve(Arc::new(move || shown.render()), frame.readiness.clone(), &frame.lifecycle);
+    let Listeners { sockets, admin, probes, predecessor } = listeners;
     // The application's health has nothing to do with our certificate.
-    frame.serve_probes(&config, listeners.probes);
-    let source = start_identity(&config, &clock, &frame).await?;
+    frame.serve_probes(&config, probes);
+    let (identity, opening) = match predecessor {
+        None => {
+            frame.serve_admin(admin);
+            (None, Opening::AtOnce)
+        }
+        Some(predecessor) => {
+            let (identity, waiting) = predecessor.into_parts();
+            (Some(identity), Opening::Relieving(waiting, admin))
+        }
+    };
+    let source = start_identity(&config, &clock, &frame, identity).await?;
     drop(certificate);
-    frame.start(config, listeners.sockets, clock, source, first_config).await
+    frame.start(config, (sockets, opening), clock, source, first_config).await
+}
+
+/// When a proxy begins to serve.
+enum Opening {
+    /// As soon as it can.
+    AtOnce,
+    /// Once it can do all that its predecessor does, who is told then.
+    Relieving(Waiting, Admin),
 }
 
 /// What every part of a proxy hangs on.
@@ -197,7 +139,7 @@ impl Frame {
     async fn start(
         self,
         config: Config,
-        sockets: Sockets,
+        (sockets, opening): (Sockets, Opening),
         clock: Clock,
         source: Source,
         first_config: BlockReady,
@@ -208,6 +150,14 @@ impl Frame {
         let decision_log =
             DecisionLog::open(config.decision_log.as_ref(), &config.instance, &self.lifecycle, &self.metrics);
         let decision_log = decision_log.await.context("the decision log can't be opened")?;
+        let settings = Settings {
+            workers: config.workers,
+            max_requests: config.max_requests,
+            max_connections: config.max_connections,
+            hand_over: config.hand_over.clone(),
+            instance: config.instance.clone(),
+            ca: Ca { address: config.ca.address, id: config.ca.id.clone() },
+        };
         let current = self.current.clone();
         let client = Arc::new(Client::new(config.policyd.clone(), source.clone(), clock.clone()));
         let egress = Egress::new(client.clone(), clock.clone());
@@ -238,7 +188,7 @@ impl Frame {
             egress,
             policyd: client,
             observers: Arc::new(Observers {
-                metrics: self.metrics,
+                metrics: self.metrics.clone(),
                 access_log,
                 decision_log,
                 current: current.clone(),
@@ -251,10 +201,29 @@ impl Frame {
         drop(self.lifecycle.spawn(cutting));
         let sweeping = sweep::until_stopped(Arc::clone(&proxy), self.lifecycle.clone());
         drop(self.lifecycle.spawn(sweeping));
-        let most = (config.max_requests, config.max_connections);
-        for (number, listeners) in sockets.listeners(&source, &proxy.clock, most).into_iter().enumerate() {
-            let (proxy, lifecycle) = (Arc::clone(&proxy), self.lifecycle.clone());
-            if config.workers > 0 {
+        if matches!(opening, Opening::Relieving(..)) {
+            let ready = tokio::time::timeout(READY_TIMEOUT, self.readiness.until_ready());
+            ready.await.context("policyd gave no configuration; the process that serves goes on")?;
+        }
+        self.serve(&proxy, sockets, &settings, opening).await?;
+        let id = &source.current().svid.id;
+        tracing::info!(%id, inbound = %addresses.inbound, outbound = %addresses.outbound, "proxy started");
+        let (readiness, lifecycle) = (self.readiness, self.lifecycle);
+        Ok(Bound { addresses, tcp, source, readiness, metrics: self.shown, lifecycle, current })
+    }
+
+    /// Opens all ways in, and the office for the process that comes after.
+    async fn serve(
+        &self,
+        proxy: &Arc<Proxy>,
+        sockets: Sockets,
+        settings: &Settings,
+        opening: Opening,
+    ) -> anyhow::Result<()> {
+        let (roles, again) = sockets.again.into_iter().unzip();
+        for (number, listeners) in listeners(sockets.of_workers, proxy, settings).into_iter().enumerate() {
+            let (proxy, lifecycle) = (Arc::clone(proxy), self.lifecycle.clone());
+            if settings.workers > 0 {
                 worker::start(number, listeners, proxy, lifecycle).context("a thread can't be started")?;
             } else {
                 for listener in listeners {
@@ -263,10 +232,28 @@ impl Frame {
                 }
             }
         }
-        let id = &source.current().svid.id;
-        tracing::info!(%id, inbound = %addresses.inbound, outbound = %addresses.outbound, "proxy started");
-        let (readiness, lifecycle) = (self.readiness, self.lifecycle);
-        Ok(Bound { addresses, tcp, source, readiness, metrics: self.shown, lifecycle, current })
+        if let Opening::Relieving(predecessor, admin) = opening {
+            self.serve_admin(admin);
+            if let Err(error) = predecessor.relieve().await {
+                tracing::warn!(%error, "the process before has ended by itself");
+            }
+        }
+        let Some(path) = &settings.hand_over else { return Ok(()) };
+        let office = Office {
+            instance: settings.instance.clone(),
+            ca: settings.ca.clone(),
+            clock: proxy.clock.clone(),
+            source: proxy.source.clone(),
+            roles,
+            sockets: again,
+        };
+        let opened = office.open(path, &self.lifecycle);
+        opened.with_context(|| format!("nobody can be waited for at `{}`", path.display()))
+    }
+
+    fn serve_admin(&self, admin: Admin) {
+        let shown = self.shown.clone();
+        admin.serve(Arc::new(move || shown.render()), self.readiness.clone(), &self.lifecycle);
     }
 
     fn watcher(
@@ -307,53 +294,55 @@ impl Frame {
     }
 }
 
-impl Listeners {
-    /// The addresses bound, with their real ports.
-    pub const fn addresses(&self) -> Addresses {
-        self.sockets.addresses
-    }
+/// What of the configuration is about serving.
+struct Settings {
+    workers: usize,
+    max_requests: usize,
+    max_connections: usize,
+    hand_over: Option<PathBuf>,
+    instance: String,
+    ca: Ca,
 }
 
-impl Addresses {
-    fn all(self) -> impl Iterator<Item = SocketAddr> {
-        [self.inbound, self.outbound, self.admin].into_iter().chain(self.ingress).chain(self.probes)
-    }
-}
-
-impl Sockets {
-    /// The listeners of each worker, with the most requests of each and the most connections of all.
-    fn listeners(
-        self,
-        source: &Source,
-        clock: &Clock,
-        (requests, connections): (usize, usize),
-    ) -> Vec<Vec<Listener>> {
-        let capacity = Capacity::new(connections);
-        let mutual = tls::server_config(source, clock.clone(), ClientAuth::Required, pool::ALPN_OF_SERVER);
-        let listener = |((direction, tcp), socket)| {
-            let tls = (direction == Direction::Inbound).then(|| Arc::clone(&mutual));
-            let (load, capacity) = (Load::new(requests), capacity.clone());
-            Listener { socket, entrance: Entrance { direction, tcp, load }, capacity, tls }
-        };
-        self.of_workers.into_iter().map(|sockets| sockets.into_iter().map(listener).collect()).collect()
-    }
+/// The listeners of each worker.
+fn listeners(
+    of_workers: Vec<Vec<(Entry, std::net::TcpListener)>>,
+    proxy: &Proxy,
+    settings: &Settings,
+) -> Vec<Vec<Listener>> {
+    let (source, clock) = (&proxy.source, proxy.clock.clone());
+    let mutual = tls::server_config(source, clock, ClientAuth::Required, pool::ALPN_OF_SERVER);
+    let capacity = Capacity::new(settings.max_connections);
+    let listener = |((direction, tcp), socket)| {
+        let tls = (direction == Direction::Inbound).then(|| Arc::clone(&mutual));
+        let (load, capacity) = (Load::new(settings.max_requests), capacity.clone());
+        Listener { socket, entrance: Entrance { direction, tcp, load }, capacity, tls }
+    };
+    of_workers.into_iter().map(|sockets| sockets.into_iter().map(listener).collect()).collect()
 }
 
 impl Bound {
     /// Stops accepting, lets the requests under way end, and does what reports and logs still have to do.
     ///
-    /// False when requests, or then reports, were not done within [`DRAIN_TIMEOUT`].
+    /// False when requests, or then reports, were not done within [`DRAIN_TIMEOUT`], or [`RETIRE_TIMEOUT`] after another
+    /// process has taken this one's place.
     pub async fn drain(&self) -> bool {
-        let drained = self.lifecycle.drain(DRAIN_TIMEOUT).await;
+        let patience = if self.lifecycle.is_retiring() { RETIRE_TIMEOUT } else { DRAIN_TIMEOUT };
+        let drained = self.lifecycle.drain(patience).await;
         let current = self.current.applied();
         let reported = tokio::time::timeout(DRAIN_TIMEOUT, current.reports.close_all()).await;
         drained && reported.is_ok()
     }
 }
 
-async fn start_identity(config: &Config, clock: &Clock, frame: &Frame) -> anyhow::Result<Source> {
+async fn start_identity(
+    config: &Config,
+    clock: &Clock,
+    frame: &Frame,
+    granted: Option<(Successor, Granted)>,
+) -> anyhow::Result<Source> {
     let metrics = frame.metrics.clone();
-    let client = identity::client::Config {
+    let asked = client::Config {
         ca_address: config.ca.address,
         ca_id: config.ca.id.clone(),
         bundle: config.trust_bundle.clone(),
@@ -363,29 +352,14 @@ async fn start_identity(config: &Config, clock: &Clock, frame: &Frame) -> anyhow
         Event::Attested(identity) | Event::Renewed(identity) => metrics.certified(&identity.svid),
         Event::Failed { .. } => metrics.certificate_failed(),
     };
-    identity::client::start(client, clock.clone(), &frame.lifecycle, on_event)
-        .await
-        .context("no certificate can be had")
-}
-
-/// The kernel redirects IPv6 to `::1`, where nobody listens who was told `127.0.0.1` alone. None without IPv6.
-fn bind_v6_loopback(outbound: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    if outbound.ip() != Ipv4Addr::LOCALHOST {
-        return Ok(Vec::new());
-    }
-    let twin = SocketAddr::from((Ipv6Addr::LOCALHOST, outbound.port()));
-    match worker::bind(twin, workers) {
-        Err(error) if is_without_v6(&error) => Ok(Vec::new()),
-        bound => bound.map_err(|error| unbound(twin, &error)),
-    }
-}
-
-fn is_without_v6(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
-}
-
-fn unbound(address: SocketAddr, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("`{address}` can't be bound: {error}"))
+    let (clock, lifecycle) = (clock.clone(), &frame.lifecycle);
+    let source = match granted {
+        None => client::start(asked, clock, lifecycle, on_event).await,
+        Some((successor, granted)) => {
+            client::start_as_successor(asked, (successor, &granted), clock, lifecycle, on_event)
+        }
+    };
+    source.context("no certificate can be had")
 }
 
 #[cfg(test)]
@@ -407,5 +381,5 @@ pub(crate) async fn build_with(
     let frame = Frame::new();
     let first_config = frame.readiness.block("the first configuration from policyd");
     frame.serve_probes(&config, listeners.probes);
-    frame.start(config, listeners.sockets, clock, source, first_config).await
+    frame.start(config, (listeners.sockets, Opening::AtOnce), clock, source, first_config).await
 }

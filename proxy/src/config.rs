@@ -77,6 +77,8 @@ pub struct Config {
     pub max_connections: usize,
     /// What an orchestrator may ask of the application in the clear, and where.
     pub probes: Option<Probes>,
+    /// The Unix socket by which the process that comes after takes this one's place, if one may.
+    pub hand_over: Option<PathBuf>,
     /// Where relative file names of report handlers start.
     pub base_dir: PathBuf,
 }
@@ -128,6 +130,7 @@ struct RawConfig {
     max_requests: Option<Spanned<u64>>,
     max_connections: Option<Spanned<u64>>,
     probes: Option<probes::RawProbes>,
+    hand_over: Option<PathBuf>,
     report_files: Option<PathBuf>,
 }
 
@@ -229,6 +232,7 @@ impl Reader<'_> {
             max_requests: usize::try_from(max_requests?).ok()?,
             max_connections: usize::try_from(max_connections?).ok()?,
             probes: probes?,
+            hand_over: raw.hand_over.map(|path| self.folder.join(path)),
             base_dir: raw.report_files.map_or_else(|| self.folder.to_owned(), |path| self.folder.join(path)),
         })
     }

@@ -3,6 +3,7 @@
 //!
 //! # Layout
 //! In the order in which a request meets them:
+//! - `sockets`: what is listened on; `handover`: how they pass to the process that comes after;
 //! - `worker`: the threads; `accept`: takes connections while there is room; `listener`: serves them, over TLS where it
 //!   must; `opening`: whether a caller begins with TLS, where it may choose; `cutter`: ends those whose certificates
 //!   have ended; `stream`: their bytes;
@@ -55,6 +56,7 @@ mod fields;
 mod framing;
 #[doc(hidden)]
 pub mod fuzz;
+mod handover;
 mod http1;
 mod http2;
 mod ids;
@@ -74,6 +76,7 @@ mod proxy_protocol;
 mod report;
 mod request;
 mod respond;
+mod sockets;
 mod staleness;
 mod stream;
 mod sweep;

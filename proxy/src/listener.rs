@@ -144,7 +144,7 @@ async fn serve_tls(
 ) {
     let handshake = Box::pin(tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)));
     let handshaken = tokio::select! {
-        () = lifecycle.stopping() => return,
+        () = lifecycle.closing() => return,
         handshaken = handshake => handshaken,
     };
     match handshaken {
@@ -174,7 +174,7 @@ async fn serve_tls(
 async fn opening(stream: &TcpStream, proxy: &Proxy, lifecycle: &Lifecycle) -> io::Result<Opening> {
     let opening = tokio::time::timeout(HANDSHAKE_TIMEOUT, opening::of(stream, proxy.mtls()));
     tokio::select! {
-        () = lifecycle.stopping() => Err(io::ErrorKind::Interrupted.into()),
+        () = lifecycle.closing() => Err(io::ErrorKind::Interrupted.into()),
         opening = opening => opening?,
     }
 }

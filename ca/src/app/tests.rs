@@ -1,6 +1,7 @@
 use std::sync::mpsc;
 
 use identity::client::{self, ClientError, Event};
+use identity::succession::{self, Successor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -95,6 +96,48 @@ async fn a_workload_joins_and_renews_with_a_new_key_at_half_life() {
     assert!(report.is_clean(), "{:?}", report.findings);
     let x = report.workloads.iter().find(|workload| workload.instance == "x-1").unwrap();
     assert_eq!((x.spiffe_id.as_str(), x.rotations.len()), (ID, 2));
+}
+
+#[tokio::test]
+async fn a_process_gets_the_certificate_of_the_one_whose_place_it_takes() {
+    let mesh = Mesh::start().await;
+    let (source, _) = mesh.join(&mesh.token("x-1")).await.unwrap();
+    let first = source.current().svid.clone();
+    let held = source.hold().await;
+    let ca = client::Ca { address: mesh.ca.address, id: mesh.ca.ca_id.clone() };
+    let grant = async || {
+        let successor = Successor::new().unwrap();
+        let csr = successor.csr().to_vec();
+        (successor, succession::grant(&ca, &mesh.clock, &source, csr).await)
+    };
+    let succeed = |successor, granted| {
+        let config = client::Config {
+            ca_address: mesh.ca.address,
+            ca_id: mesh.ca.ca_id.clone(),
+            bundle: mesh.ca.trust_bundle.clone(),
+            join_token: "was used before".to_owned(),
+        };
+        let clock = mesh.clock.clone();
+        client::start_as_successor(config, (successor, granted), clock, &mesh.lifecycle, |_| {})
+    };
+    // One that dies before it takes over costs nothing.
+    let (died, granted) = grant().await;
+    let (successor, granted) = (grant().await, granted.unwrap());
+    assert!(matches!(succeed(successor.0, &granted), Err(ClientError::Svid(_))), "another's certificate");
+    drop(died);
+    let (successor, granted) = grant().await;
+    let next_source = succeed(successor, &granted.unwrap()).unwrap();
+    let second = next_source.current().svid.clone();
+    assert_eq!(second.id, first.id);
+    let key = |svid: &Svid| svid.certified_key.key.public_key().unwrap().to_vec();
+    assert_ne!(key(&second), key(&first));
+    mesh.clock.advance(34 * MINUTE);
+    next(&next_source, &second).await;
+    let (_, refused) = grant().await;
+    assert!(refused.unwrap_err().to_string().contains("refused"), "its successor is in office");
+    drop(held);
+    let report = audit::rotation(&mesh.config.ledger_path(), mesh.clock.now(), Options::default()).unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
 }
 
 #[tokio::test]

@@ -64,12 +64,13 @@ pub(super) fn on_this_thread(work: impl Future<Output = Result<Outcome>>) -> Res
     runtime.block_on(work)
 }
 
-/// Waits for SIGINT, SIGTERM or the daemon's own end, then drains.
+/// Says that a daemon has started, waits for SIGINT, SIGTERM or the daemon's own end, then drains.
 pub(super) async fn until_stopped(
     name: &str,
     lifecycle: &Lifecycle,
     drain: impl Future<Output = bool>,
 ) -> Result<Outcome> {
+    daemon::supervisor::started();
     lifecycle.stop_requested().await.context("signals can't be waited for")?;
     tracing::info!("{name} drains");
     if !drain.await {

@@ -1,29 +1,34 @@
 //! Each daemon as a process of its own, with a configuration file: what an operator runs.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::run::{self, Running};
 use rustix::process::Signal;
 
-/// Ports that are free now. Daemons in processes of their own have to be told each other's.
+/// Ports that are free now. Daemons in processes of their own have to be told each other's. They are on an address of
+/// their own, so that no connection of another test takes one meanwhile: those come from 127.0.0.1.
 pub(crate) fn free<const COUNT: usize>() -> [SocketAddr; COUNT] {
-    let listeners: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, 1 + high % 250, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    let listeners: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind((own, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap())
 }
 
-fn write(folder: &Path, file: &str, text: &str) -> String {
+pub(crate) fn write(folder: &Path, file: &str, text: &str) -> String {
     let path = folder.join(file);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
 /// Starts a daemon and waits until it says that it works.
-fn daemon(kind: &str, config: &str, said: &str) -> Running {
+pub(crate) fn daemon(kind: &str, config: &str, said: &str) -> Running {
     Running::until(run::tidegate(&[kind, "--config", config]), said)
 }
 
-fn token(folder: &Path, ca: &str, account: &str, instance: &str) {
+pub(crate) fn token(folder: &Path, ca: &str, account: &str, instance: &str) {
     let id = format!("spiffe://shop.example/ns/{account}");
     let output = run::run(&["ca", "token", "--config", ca, "--id", &id, "--instance", instance]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

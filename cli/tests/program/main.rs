@@ -6,11 +6,13 @@
     reason = "a test fails by panicking, and tells what it saw"
 )]
 
+mod alone;
 mod bundle;
 mod commands;
 mod daemons;
 mod delivery;
 mod end_users;
+mod handover;
 mod interception;
 mod namespaces;
 mod net;

@@ -89,7 +89,7 @@ pub(crate) async fn serve(stream: Stream, connection: Connection, proxy: &Proxy,
     let deadline = Deadline::new(Instant::now(), IDLE_TIMEOUT);
     let mut down = Downstream { stream, read: Buffer::default(), deadline };
     let mut memo = Memo::default();
-    let mut end = pin!(session.end());
+    let mut end = pin!(session.close());
     let mut is_first = connection.peer.is_none();
     while let Some(received) = down.next_head(end.as_mut()).await {
         if std::mem::take(&mut is_first)
@@ -132,19 +132,29 @@ impl<'a> Session<'a> {
     /// When the connection is to take no more requests: when the proxy stops, or when its tenure nears its end. The
     /// peer connects again, with its next certificate.
     pub(crate) async fn end(&self) {
-        let expiry = async {
-            match &self.connection.tenure {
-                Some(tenure) => self.proxy.clock.sleep_until(tenure.drain_from).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = self.lifecycle.stopping() => {}
-            () = expiry => {}
+            () = self.expiry() => {}
         }
     }
 
-    /// Whether that is so now.
+    /// When it is to be closed if it is idle: by a protocol that can't say beforehand that it will be, a request may just
+    /// be on its way. So a proxy whose place another one has taken waits for that one, and says it in the response.
+    pub(crate) async fn close(&self) {
+        tokio::select! {
+            () = self.lifecycle.closing() => {}
+            () = self.expiry() => {}
+        }
+    }
+
+    async fn expiry(&self) {
+        match &self.connection.tenure {
+            Some(tenure) => self.proxy.clock.sleep_until(tenure.drain_from).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether it takes no more requests now.
     fn has_ended(&self) -> bool {
         let drains = |tenure: &Tenure| self.proxy.clock.now() >= tenure.drain_from;
         self.lifecycle.is_stopping()

@@ -42,14 +42,14 @@ pub(crate) async fn serve(
     let (transport, outlet) = Transport::new(stream, read, Guard::of_server(now));
     let mut handshake = pin!(settings::server().handshake(transport));
     let session = Session::new(proxy, connection, lifecycle);
-    let mut end = pin!(session.end());
+    let (mut end, mut close) = (pin!(session.end()), pin!(session.close()));
     let mut deadline = Deadline::new(now, PREFACE_TIMEOUT);
     let shaken = poll_fn(|cx| {
         let polled = handshake.as_mut().poll(cx);
         outlet.flush(cx);
         match polled {
             Poll::Ready(shaken) => Poll::Ready(shaken.ok()),
-            Poll::Pending if end.as_mut().poll(cx).is_ready() => Poll::Ready(None),
+            Poll::Pending if close.as_mut().poll(cx).is_ready() => Poll::Ready(None),
             Poll::Pending => deadline.poll(cx).map(|()| None),
         }
     });

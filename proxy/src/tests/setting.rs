@@ -115,6 +115,7 @@ impl Setting {
             max_requests: 4096,
             max_connections: 1000,
             probes: None,
+            hand_over: None,
             base_dir: std::path::PathBuf::new(),
         };
         change(&mut config);
