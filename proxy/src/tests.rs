@@ -9,6 +9,7 @@ mod external;
 mod forwarded;
 mod greeting;
 mod grpc;
+mod hostile_upstream;
 mod http1;
 mod http2;
 mod http2_hostile;

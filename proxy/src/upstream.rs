@@ -19,6 +19,11 @@ use crate::pool::{ConnectError, Connection};
 use crate::proxy_protocol::Greeting;
 use crate::request::Way;
 
+/// The most interim responses to one request. A caller may be told of each, and none of them ends anything.
+pub(crate) const INTERIM_MAX: usize = 100;
+/// What is said of one that sends more.
+pub(crate) const TOO_MANY_INTERIM: &str = "it sends interim responses without end";
+
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {

@@ -26,7 +26,7 @@ use crate::pool::Connection;
 use crate::request::Way;
 use crate::respond::Refusal;
 use crate::tunnel::{self, End, Ended};
-use crate::upstream::{Attempts, Failure, UpstreamError};
+use crate::upstream::{Attempts, Failure, INTERIM_MAX, TOO_MANY_INTERIM, UpstreamError};
 
 /// How long neither side of a body may do anything. Streams of events are silent for minutes.
 const STALL_TIMEOUT: Duration = Duration::from_secs(300);
@@ -215,7 +215,7 @@ impl Relay<'_> {
 impl Upstream {
     /// Sends the request, until the response's head is there.
     async fn head(&mut self, down: &mut Downstream, to_http_10: bool) -> Result<ResponseHead, Trouble> {
-        loop {
+        for _ in 0..=INTERIM_MAX {
             let response = poll_fn(|cx| self.poll_head(cx, down)).await?;
             if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
@@ -232,6 +232,7 @@ impl Upstream {
                 .await?;
             }
         }
+        Err(Trouble::Upstream(Failure::Broken, TOO_MANY_INTERIM.to_owned()))
     }
 
     fn poll_head(

@@ -27,7 +27,7 @@ use crate::http1::{After, Buffer, Deadline, Downstream, Forward, Framing, Reques
 use crate::pool::Connection;
 use crate::request::Way;
 use crate::respond::Refusal;
-use crate::upstream::{Attempts, Failure, UpstreamError};
+use crate::upstream::{Attempts, Failure, INTERIM_MAX, TOO_MANY_INTERIM, UpstreamError};
 
 /// A request, and where it goes.
 pub(crate) struct Relay<'a> {
@@ -202,6 +202,7 @@ impl Relay<'_> {
         caller: &mut Caller<'_>,
         deadline: &mut Deadline,
     ) -> Result<Answer, Stop> {
+        let mut interim = 0;
         poll_fn(|cx| {
             loop {
                 // What was told the caller in between.
@@ -210,6 +211,11 @@ impl Relay<'_> {
                 }
                 match callee.poll_head(cx, upload, caller) {
                     Poll::Ready(Ok(Answer { head, .. })) if is_interim(head.status) => {
+                        interim += 1;
+                        if interim > INTERIM_MAX {
+                            let trouble = Trouble::Upstream(Failure::Broken, TOO_MANY_INTERIM.to_owned());
+                            return Poll::Ready(Err(Stop::Trouble(trouble)));
+                        }
                         // The caller was asked for its body by us.
                         if head.status != StatusCode::CONTINUE {
                             caller.inform(&head);

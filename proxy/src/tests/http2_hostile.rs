@@ -11,18 +11,18 @@ use super::http2::{Caller, request, whole};
 use super::http2_upstream::{Upstream, drive, shop, stream};
 use super::setting::*;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
 
 const PROTOCOL_ERROR: u32 = 1;
 const FRAME_SIZE_ERROR: u32 = 6;
@@ -30,26 +30,33 @@ const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// `GET http://shop/`, in HPACK.
-const GET: &[u8] = b"\x82\x86\x84\x41\x04shop";
+pub(super) const GET: &[u8] = b"\x82\x86\x84\x41\x04shop";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A field that is not in HPACK's table.
-fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub(super) fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
     let length = |text: &[u8]| u8::try_from(text.len()).unwrap();
     [&[0, length(name)], name, &[length(value)], value].concat()
 }
 
-/// A caller that sends what it likes.
-struct Peer(TcpStream);
+/// A head that takes a few thousand bytes, after `begin`, and has many millions: a long field, which the table is told of
+/// once and then named again and again.
+pub(super) fn bomb(begin: &[u8]) -> Vec<u8> {
+    let long = [&[0x40, 1, b'a', 0x7f, 0xa1, 0x1e], [b'y'; 4000].as_slice()].concat();
+    [begin, &long, &[0xbe; 12_000]].concat()
+}
 
-struct Frame {
-    kind: u8,
-    flags: u8,
-    payload: Vec<u8>,
+/// A caller that sends what it likes.
+pub(super) struct Peer(pub(super) TcpStream);
+
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) payload: Vec<u8>,
 }
 
 impl Frame {
@@ -61,7 +68,7 @@ impl Frame {
 }
 
 impl Peer {
-    async fn open(address: SocketAddr) -> Self {
+    pub(super) async fn open(address: SocketAddr) -> Self {
         let mut peer = Self(TcpStream::connect(address).await.unwrap());
         peer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         peer.send(&frame(SETTINGS, 0, 0, &[])).await;
@@ -69,12 +76,12 @@ impl Peer {
     }
 
     /// What does not take it any longer says so by what it sent before.
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
         drop(self.0.write_all(bytes).await);
     }
 
     /// The next frame; none at the end of the connection.
-    async fn next(&mut self) -> Option<Frame> {
+    pub(super) async fn next(&mut self) -> Option<Frame> {
         let read = async {
             let mut header = [0; 9];
             self.0.read_exact(&mut header).await.ok()?;
@@ -87,7 +94,7 @@ impl Peer {
     }
 
     /// The next frame that is one of `kinds`; none at the end of the connection.
-    async fn until(&mut self, kinds: &[u8]) -> Option<Frame> {
+    pub(super) async fn until(&mut self, kinds: &[u8]) -> Option<Frame> {
         loop {
             let frame = self.next().await?;
             if kinds.contains(&frame.kind) {
@@ -97,7 +104,7 @@ impl Peer {
     }
 
     /// Whether the other side ends the connection, whatever it says before.
-    async fn is_closed(&mut self) -> bool {
+    pub(super) async fn is_closed(&mut self) -> bool {
         while self.next().await.is_some() {}
         true
     }
