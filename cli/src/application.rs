@@ -13,6 +13,8 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::guard::Guard;
+
 /// How long a service may take to end by itself before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,6 +65,8 @@ pub struct Processes {
     pub tidegate: PathBuf,
     /// Where commands run: the bundle's folder.
     pub folder: PathBuf,
+    /// Ends them if we can't.
+    pub guard: Guard,
 }
 
 impl Launch for Processes {
@@ -87,7 +91,10 @@ impl Launch for Processes {
                 .with_context(|| {
                     format!("`{}` of `{}` can't be started", program.display(), order.instance)
                 })?;
-            Ok(Application { address, running: Box::new(Process::watch(child, order.instance.to_owned())) })
+            Ok(Application {
+                address,
+                running: Box::new(Process::watch(child, order.instance.to_owned(), self.guard.clone())),
+            })
         })
     }
 }
@@ -101,7 +108,9 @@ struct Process {
 }
 
 impl Process {
-    fn watch(mut child: Child, instance: String) -> Self {
+    fn watch(mut child: Child, instance: String, guard: Guard) -> Self {
+        let id = child.id();
+        id.into_iter().for_each(|id| guard.watch(id));
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let ended = tokio::spawn(async move {
@@ -112,6 +121,7 @@ impl Process {
                 },
                 () = stopping.cancelled() => end(&mut child).await,
             }
+            id.into_iter().for_each(|id| guard.forget(id));
         });
         Self { stop: Some(stop.drop_guard()), ended }
     }

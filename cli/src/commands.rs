@@ -4,6 +4,7 @@ mod audit;
 mod bundle;
 mod ca;
 mod completions;
+mod guard;
 mod net;
 mod policy;
 mod policyd;
@@ -73,6 +74,8 @@ enum Command {
     Sample(sample::Sample),
     Schema(schema::SchemaCommand),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Guard(guard::Guard),
 }
 
 /// How results are printed.
@@ -110,6 +113,7 @@ impl Tidegate {
             Command::Sample(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
+            Command::Guard(command) => Ok(command.run()),
         };
         exit(result)
     }

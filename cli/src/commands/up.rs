@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{Format, Outcome, print, serve};
 use crate::application::Processes;
+use crate::guard::Guard;
 use crate::mesh::{Mesh, Options};
 use crate::overview::Overview;
 
@@ -30,7 +31,7 @@ Examples:
   tidegate up policies/bookinfo --candidate next=DIR  try another bundle beside it
   tidegate up policies/bookinfo --format json         addresses for a script
 
-Stops on Ctrl-C: requests in flight end first, then every process and socket is gone.")]
+Stops on Ctrl-C: requests in flight end first, then every process and socket is gone. Killed, it leaves none either.")]
 pub(super) struct Up {
     /// The bundle's folder, which holds mesh.yaml
     bundle: PathBuf,
@@ -73,7 +74,8 @@ impl Up {
         };
         let tidegate = std::env::current_exe().context("this program can't be found again")?;
         let lifecycle = Lifecycle::new();
-        let processes = Processes { tidegate, folder };
+        let guard = Guard::start(&tidegate).context("no guard can be started for the services")?;
+        let processes = Processes { tidegate, folder, guard };
         // One wait from start to end: a signal that comes between two would be lost.
         let mut told_to_stop = std::pin::pin!(told_to_stop(&lifecycle));
         let started = tokio::select! {

@@ -17,6 +17,7 @@ mod interception;
 mod namespaces;
 mod net;
 mod policy;
+mod pressure;
 mod readme;
 mod replay;
 mod run;

@@ -57,7 +57,7 @@ fn up_shows_a_mesh_that_works_and_leaves_nothing_behind() {
     assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stdout));
 
     let processes = children(up.id());
-    assert_eq!(processes.len(), 6);
+    assert_eq!(processes.len(), 7, "the services, and who ends them if nobody else can");
     up.signal(Signal::INT);
     assert_eq!(up.wait().code(), Some(0));
     for process in processes {
@@ -98,10 +98,31 @@ fn closing_the_terminal_ends_the_services_too() {
     let (up, line) = run::Running::start(run::tidegate(&["up", "policies/bookinfo", "--format", "json"]));
     assert!(line.starts_with('{'), "{line}");
     let processes = children(up.id());
-    assert_eq!(processes.len(), 6);
+    assert_eq!(processes.len(), 7, "the services, and who ends them if nobody else can");
     up.signal(Signal::HUP);
     assert_eq!(up.wait().code(), Some(0));
     for process in processes {
         assert!(!Path::new(&format!("/proc/{process}")).exists(), "process {process} was left behind");
+    }
+}
+
+/// Whether a process has ended; its parent may not have asked about it yet.
+fn has_ended(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"));
+    stat.map_or(true, |stat| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z")))
+}
+
+#[test]
+fn the_services_do_not_outlive_a_kill() {
+    let (up, line) = run::Running::start(run::tidegate(&["up", "policies/bookinfo", "--format", "json"]));
+    assert!(line.starts_with('{'), "{line}");
+    let processes = children(up.id());
+    assert_eq!(processes.len(), 7);
+    up.signal(Signal::KILL);
+    assert!(!up.wait().success());
+    for process in processes {
+        while !has_ended(process) {
+            std::thread::yield_now();
+        }
     }
 }
