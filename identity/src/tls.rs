@@ -20,8 +20,8 @@ use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, PeerIncompatible, ServerConfig,
-    SignatureScheme,
+    ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, HandshakeKind, PeerIncompatible,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::bundle::TrustBundle;
@@ -95,8 +95,12 @@ pub fn anonymous_client_config(
 }
 
 /// Who is at the other end, if it showed a certificate. For connections of this module's configurations
-/// alone, whose handshake verified that certificate.
+/// alone, whose handshake verified that certificate. A resumed session has verified nothing, and so has no peer: were
+/// resumption ever on, its connections would be turned away rather than believed.
 pub fn peer(connection: &CommonState) -> Option<Peer> {
+    if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
+        return None;
+    }
     let leaf = leaf::read(connection.peer_certificates()?.first()?).ok()?;
     Some(Peer { id: leaf.id, not_after: leaf.not_after, serial: leaf.serial })
 }

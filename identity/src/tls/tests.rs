@@ -1,5 +1,5 @@
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
-use rustls::{ClientConnection, HandshakeKind, NamedGroup, ServerConnection};
+use rustls::{ClientConnection, NamedGroup, ServerConnection};
 
 use super::*;
 use crate::test_pki::{self, HOUR, Pki, WORKLOAD, set_validity, uri};
@@ -95,6 +95,26 @@ fn the_key_exchange_is_post_quantum_and_sessions_are_never_resumed() {
         }
         assert_eq!(client.tls13_tickets_received(), 0);
     }
+}
+
+#[test]
+fn a_session_that_is_resumed_all_the_same_has_no_peer() {
+    let (clock, now) = test_pki::clock();
+    let source = Pki::new(now).source(WORKLOAD, |_| {});
+    // Both sides as somebody might set them who does not know better.
+    let mut client = (*client_config(&source, clock.clone(), vec![WORKLOAD.parse().unwrap()], H2)).clone();
+    client.resumption = Resumption::in_memory_sessions(8);
+    let mut server = (*server_config(&source, clock.clone(), ClientAuth::Required, H2)).clone();
+    server.session_storage = rustls::server::ServerSessionMemoryCache::new(8);
+    server.send_tls13_tickets = 1;
+    let (client, server) = (Arc::new(client), Arc::new(server));
+    let (first, _) = handshake(&client, &server).unwrap();
+    assert_eq!(first.handshake_kind(), Some(HandshakeKind::Full));
+    // Its certificate has ended since, and nobody looks at that again.
+    clock.advance(2 * HOUR);
+    let (resumed, of_server) = handshake(&client, &server).unwrap();
+    assert_eq!(resumed.handshake_kind(), Some(HandshakeKind::Resumed));
+    assert_eq!((peer(&resumed), peer(&of_server)), (None, None));
 }
 
 type Spoil = fn(&mut CertificateParams, Timestamp);
