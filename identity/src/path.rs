@@ -105,6 +105,11 @@ pub fn verify(
     let path = end_entity
         .verify_for_usage(ALGORITHMS, &anchors, intermediates, time, usage, None, None)
         .map_err(PeerError::Path)?;
+    // Names that are not DER, such as in parts, are none for others who read the certificate.
+    match end_entity.valid_uri_names().map(str::parse::<model::SpiffeId>).collect::<Vec<_>>().as_slice() {
+        [Ok(id)] if *id == leaf.id => {}
+        names => return Err(LeafError::UriNames(names.len()).into()),
+    }
     path.intermediate_certificates().try_for_each(|issuer| check_may_sign(&issuer.der()))?;
     Ok(leaf)
 }

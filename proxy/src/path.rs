@@ -115,8 +115,8 @@ impl<'a> Query<'a> {
             return Some(first);
         }
         room.clear();
-        for value in [Some(first), second].into_iter().flatten().chain(values) {
-            if value.as_ptr() != first.as_ptr() {
+        for (number, value) in [Some(first), second].into_iter().flatten().chain(values).enumerate() {
+            if number > 0 {
                 room.push(',');
             }
             let _valid = form_decode(value, |text| room.push_str(text));
@@ -327,6 +327,7 @@ mod tests {
             ("a=1&a=2", Ok(&[("a", "1,2")])),
             ("a", Ok(&[("a", "")])),
             ("a=b=c", Ok(&[("a", "b=c")])),
+            ("a&a&b", Ok(&[("a", ","), ("b", "")])),
             ("%61=x+y%2B", Ok(&[("a", "x y+")])),
             ("a=+%c3%a9+&a=&b=%F0%9F%98%80+", Ok(&[("a", " é ,"), ("b", "😀 ")])),
             ("a=%c3+%a9", Err(PathError::QueryText)),
