@@ -110,7 +110,8 @@ impl Proxy {
     }
 }
 
-fn refused(checked: &Checked) -> Option<Refusal> {
+/// Why a request is refused that was decided on so, if it is.
+pub(crate) fn refused(checked: &Checked) -> Option<Refusal> {
     match (checked.decision.verdict, checked.source) {
         (Verdict::Allow, _) => None,
         (Verdict::Deny, Source::Degraded) => {

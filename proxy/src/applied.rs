@@ -248,6 +248,16 @@ impl Current {
         self.0.hearing.send_replace(Some(at));
     }
 
+    /// Told after each change of the configuration, and when what is known has become stale, or fresh again.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// What is known has become stale, or fresh again.
+    pub(crate) fn aged(&self) {
+        self.0.changed.send_replace(());
+    }
+
     /// Every news of [`Current::heard`].
     pub(crate) fn hearing(&self) -> watch::Receiver<Option<Timestamp>> {
         self.0.hearing.subscribe()

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
-use model::{Action, Attributes, Principal, ResponseFacts, Verdict};
+use model::{Action, Attributes, Principal, ResponseFacts, Revision, Verdict};
 use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Line};
+use crate::admission;
 use crate::applied::Current;
 use crate::attributes::Head;
 use crate::check::Checked;
@@ -20,6 +21,7 @@ use crate::endpoints::Endpoint;
 use crate::metrics::{Memo, Metrics};
 use crate::pool::Security;
 use crate::respond::Refusal;
+use crate::standing::{REVOKED, Revoked};
 
 /// nginx's status for a caller that went away before the response: only in logs and metrics.
 const CALLER_GONE: u16 = 499;
@@ -127,6 +129,17 @@ pub(crate) struct Arrival<'a> {
     pub is_mutual: bool,
 }
 
+impl Observers {
+    /// A decision was made again, on what was let in before.
+    pub(crate) fn decided_again(&self, request_id: &str, head: &Head<'_>, checked: &Checked) {
+        let applied = self.current.look();
+        let settings = applied.enforced.as_ref().and_then(|enforced| enforced.decision_log.as_ref());
+        let entry = Entry { request_id, whole: &|| head.to_attributes(), checked, enforced: true };
+        self.decision_log.log(settings, &entry);
+        self.metrics.decided(&mut Memo::default(), checked.decision.verdict.as_str(), checked.source);
+    }
+}
+
 impl<'a> Record<'a> {
     /// A request that has arrived, with its ids.
     pub(crate) const fn begin(
@@ -204,6 +217,23 @@ impl<'a> Record<'a> {
         };
         self.observers.metrics.decided(self.memo, verdict, checked.source);
         self.observers.metrics.shadowed(self.service, &checked.decision);
+    }
+
+    /// The revision of the decision; the first one if none was made.
+    pub(crate) fn revision(&self) -> Revision {
+        self.checked.as_ref().map(|checked| checked.decision.revision).unwrap_or_default()
+    }
+
+    /// It was decided on again.
+    pub(crate) fn decided_again(&mut self, checked: Checked) {
+        (self.checked, self.passed) = (Some(checked), None);
+    }
+
+    /// It has ended, for it would not be let in again.
+    pub(crate) fn revoked(&mut self, revoked: Revoked) {
+        self.error = Some(REVOKED);
+        admission::tell_of(self, &revoked.refusal, "ended: it is denied now", "ended: it is refused now");
+        self.decided_again(revoked.checked);
     }
 
     /// It passes without a decision.

@@ -78,6 +78,7 @@ mod request;
 mod respond;
 mod sockets;
 mod staleness;
+mod standing;
 mod stream;
 mod sweep;
 mod tcp;

@@ -30,6 +30,7 @@ use crate::path::Query;
 use crate::policy_client::Policyd;
 use crate::proxy_protocol::{Greeting, ProxyProtocol, Version};
 use crate::respond::{self, Refusal};
+use crate::standing::Admitted;
 use crate::upstream::UpstreamError;
 
 /// Everything that serving a request takes.
@@ -95,6 +96,8 @@ pub(crate) struct Way {
     pub idle_timeout: Duration,
     /// The limits it was charged to.
     pub balances: Vec<Balance>,
+    /// What it was decided on, if it was decided here.
+    pub admitted: Option<Admitted>,
     /// What its connection has to have begun with.
     pub greeting: Option<Greeting>,
 }
@@ -103,7 +106,15 @@ impl Way {
     /// To `service`, by `protocol`.
     pub(crate) fn to(service: Arc<Service>, protocol: Protocol) -> Self {
         let (timeout, idle_timeout) = (service.timeout, service.idle_timeout);
-        Self { service, protocol, timeout, idle_timeout, balances: Vec::new(), greeting: None }
+        Self {
+            service,
+            protocol,
+            timeout,
+            idle_timeout,
+            balances: Vec::new(),
+            admitted: None,
+            greeting: None,
+        }
     }
 
     /// What to say when the response's head has taken too long.
@@ -239,7 +250,8 @@ impl Proxy {
         let balances = self.admit((&self.current, &self.checker), record, &head).await?;
         let way = Way::to(Arc::clone(own.unwrap_or(application)), protocol);
         let greeting = self.greeting(connection, forward.client());
-        Ok(Way { service: Arc::clone(application), balances, greeting, ..way })
+        let admitted = Some(Admitted { action, claims, revision: record.revision() });
+        Ok(Way { service: Arc::clone(application), balances, admitted, greeting, ..way })
     }
 
     /// That a connection came as the callers of this proxy's service have to come.

@@ -38,6 +38,7 @@ async fn tell(current: &Current, clock: &Clock, metrics: &Metrics) {
             continue;
         }
         metrics.stale(true);
+        current.aged();
         let stale_after = applied.config.policies.stale_after;
         tracing::warn!(
             ?stale_after,
@@ -45,6 +46,7 @@ async fn tell(current: &Current, clock: &Clock, metrics: &Metrics) {
         );
         while is_stale() && heard.changed().await.is_ok() {}
         metrics.stale(false);
+        current.aged();
         tracing::info!("policyd speaks again");
     }
 }

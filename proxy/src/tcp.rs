@@ -24,6 +24,7 @@ use crate::metrics::Memo;
 use crate::path::Query;
 use crate::request::{Connection, Proxy, Way};
 use crate::respond::Refusal;
+use crate::standing::{Admitted, REVOKED, Revoked, Standing, Subject};
 use crate::stream::Stream;
 use crate::tunnel::{self, End, Ended};
 use crate::upstream::{Attempts, UpstreamError};
@@ -96,7 +97,15 @@ pub(crate) async fn serve(
         Target::Service(service) => proxy.find_raw(connection, service),
     };
     let served = match routed {
-        Ok(way) => pass(&mut stream, &way, &mut record, proxy, lifecycle).await,
+        Ok(way) => {
+            let sni = match target {
+                Target::Own { sni } => sni.as_deref(),
+                Target::Service(_) => None,
+            };
+            let subject = Subject::Connection { sni, port: way.service.port() };
+            let standing = Standing::new(proxy, connection, &record, way.admitted.as_ref(), subject);
+            pass(&mut stream, &way, &mut record, &standing, lifecycle).await
+        }
         Err(refusal) => Err(refusal),
     };
     if let Err(refusal) = served {
@@ -154,7 +163,8 @@ impl Proxy {
         let way =
             Way::to(Arc::clone(applied.services.get(&self.service).unwrap_or(application)), Protocol::Tcp);
         let greeting = self.greeting(connection, None);
-        Ok(Way { service: Arc::clone(application), greeting, ..way })
+        let admitted = Some(Admitted { action: Action::Tcp, claims: None, revision: record.revision() });
+        Ok(Way { service: Arc::clone(application), admitted, greeting, ..way })
     }
 }
 
@@ -163,9 +173,10 @@ async fn pass(
     stream: &mut Stream,
     way: &Way,
     record: &mut Record<'_>,
-    proxy: &Proxy,
+    standing: &Standing<'_>,
     lifecycle: &Lifecycle,
 ) -> Result<(), Refusal> {
+    let proxy = standing.proxy;
     let name = || way.service.name.clone();
     let mut attempts = Attempts::new(way, &proxy.observers.metrics, false);
     let dialled = tokio::time::timeout(way.timeout, attempts.dial()).await;
@@ -184,8 +195,9 @@ async fn pass(
     };
     let cut = async {
         tokio::select! {
-            why = drained(lifecycle) => why,
-            why = ended(proxy, tenure) => why,
+            revoked = standing.watch().revoked() => Cut::Revoked(revoked),
+            () = drained(lifecycle) => Cut::Because("stopping"),
+            () = ended(proxy, tenure) => Cut::Because("certificate_ended"),
         }
     };
     let ended = tunnel::run(below, above, way.idle_timeout, tell, cut).await;
@@ -196,7 +208,12 @@ async fn pass(
         }
         Ended::Broken => Some("broken"),
         Ended::Idle => Some("idle_timeout"),
-        Ended::Cut(why) => Some(why),
+        Ended::Cut(Cut::Because(why)) => Some(why),
+        Ended::Cut(Cut::Revoked(revoked)) => {
+            proxy.observers.metrics.tcp.ended(record.direction, record.service, REVOKED);
+            record.revoked(revoked);
+            Some(REVOKED)
+        }
     };
     // Neither side may take what it has got for all.
     stream.abort();
@@ -204,16 +221,21 @@ async fn pass(
     Ok(())
 }
 
-async fn drained(lifecycle: &Lifecycle) -> &'static str {
-    lifecycle.stopping().await;
-    tokio::time::sleep(DRAIN_TIMEOUT).await;
-    "stopping"
+/// Why a raw connection is not to go on.
+enum Cut {
+    Because(&'static str),
+    Revoked(Revoked),
 }
 
-async fn ended(proxy: &Proxy, tenure: Option<identity::Tenure>) -> &'static str {
+/// Resolves when a connection has had its time after the proxy has begun to stop.
+pub(crate) async fn drained(lifecycle: &Lifecycle) {
+    lifecycle.stopping().await;
+    tokio::time::sleep(DRAIN_TIMEOUT).await;
+}
+
+async fn ended(proxy: &Proxy, tenure: Option<identity::Tenure>) {
     match tenure {
         Some(tenure) => proxy.clock.sleep_until(tenure.cut_at).await,
         None => std::future::pending().await,
     }
-    "certificate_ended"
 }

@@ -26,6 +26,7 @@ mod requests;
 mod setting;
 mod smuggling;
 mod staleness;
+mod standing;
 mod streams;
 mod tcp;
 mod tenure;

@@ -60,7 +60,7 @@ fn default_mesh() -> String {
 
 #[test]
 fn bundles_in_the_documents_load_without_a_finding() {
-    for document in ["bundle.md", "adapters.md", "end-users.md"] {
+    for document in ["bundle.md", "adapters.md", "end-users.md", "tcp.md"] {
         let sections = sections(document);
         assert!(!sections.is_empty(), "{document} has examples");
         for Section { heading, mut files } in sections {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use daemon::Lifecycle;
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -25,6 +26,8 @@ use crate::framing::{BodyLength, Malformed};
 use crate::pool::Connection;
 use crate::request::Way;
 use crate::respond::Refusal;
+use crate::standing::{Revoked, Standing};
+use crate::tcp;
 use crate::tunnel::{self, End, Ended};
 use crate::upstream::{Attempts, Failure, INTERIM_MAX, TOO_MANY_INTERIM, UpstreamError};
 
@@ -38,6 +41,9 @@ pub(crate) struct Relay<'a> {
     pub forward: &'a Forward,
     pub way: &'a Way,
     pub direction: Direction,
+    /// The decision that let it in.
+    pub standing: &'a Standing<'a>,
+    pub lifecycle: &'a Lifecycle,
 }
 
 /// The upstream's side of an exchange.
@@ -184,18 +190,26 @@ impl Relay<'_> {
         record.answered(response.status);
         drop(response);
         let mut download = Pipe::new(head, framing);
-        let passed = up.pass(&mut download, down).await;
+        let passed = up.pass(&mut download, down, self.standing).await;
         (record.request_bytes, record.response_bytes) = (up.upload.passed, download.passed);
-        if passed.is_err() {
+        if let Err(revoked) = passed {
+            revoked.into_iter().for_each(|revoked| record.revoked(revoked));
             return Ok(After::Close);
         }
         if switches {
             let above = End { stream: &mut up.connection.stream, read: &mut up.read };
             let below = End { stream: &mut down.stream, read: &mut down.read };
             let tell = |passed| (record.request_bytes, record.response_bytes) = passed;
-            let forever = std::future::pending::<()>();
-            if tunnel::run(below, above, self.way.idle_timeout, tell, forever).await == Ended::Whole {
-                record.completed();
+            let cut = async {
+                tokio::select! {
+                    revoked = self.standing.watch().revoked() => Some(revoked),
+                    () = tcp::drained(self.lifecycle) => None,
+                }
+            };
+            match Box::pin(tunnel::run(below, above, self.way.idle_timeout, tell, cut)).await {
+                Ended::Whole => record.completed(),
+                Ended::Cut(Some(revoked)) => record.revoked(revoked),
+                Ended::Broken | Ended::Idle | Ended::Cut(None) => {}
             }
             return Ok(After::Close);
         }
@@ -293,9 +307,16 @@ impl Upstream {
     }
 
     /// Passes the response's body on, and the rest of the request's.
-    async fn pass(&mut self, download: &mut Pipe, down: &mut Downstream) -> Result<(), ()> {
+    /// If it was revoked, that is the error; another one is not told.
+    async fn pass(
+        &mut self,
+        download: &mut Pipe,
+        down: &mut Downstream,
+        standing: &Standing<'_>,
+    ) -> Result<(), Option<Revoked>> {
+        let mut watch = standing.watch();
         // Together with the head, if it came together with it.
-        download.take(&mut self.read).map_err(|_broken| ())?;
+        download.take(&mut self.read).map_err(|_broken| None)?;
         let mut progress = (0, 0);
         let cut_at = self.connection.credentials.as_ref().map(|made| made.cut_at);
         let patience = |now: Instant| {
@@ -307,13 +328,16 @@ impl Upstream {
         poll_fn(|cx| {
             let passed = download.poll(cx, &mut self.connection.stream, &mut self.read, &mut down.stream);
             if let Poll::Ready(passed) = passed {
-                return Poll::Ready(passed.map_err(|_failed| ()));
+                return Poll::Ready(passed.map_err(|_failed| None));
             }
             if self.poll_upload(cx, down).is_some() {
-                return Poll::Ready(Err(()));
+                return Poll::Ready(Err(None));
+            }
+            if let Poll::Ready(revoked) = watch.poll(cx) {
+                return Poll::Ready(Err(Some(revoked)));
             }
             let now = (self.upload.passed, download.passed);
-            down.deadline.poll_stalled(cx, patience, &mut progress, now).map(Err)
+            down.deadline.poll_stalled(cx, patience, &mut progress, now).map(|()| Err(None))
         })
         .await
     }

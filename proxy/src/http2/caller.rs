@@ -109,14 +109,12 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Tells it that the call, whose response has begun, was given up.
-    pub(super) fn give_up(&mut self) {
-        if let Side::Http2(Http2 { send: Some(send), .. }) = &mut self.side {
-            let late =
-                grpc::status(grpc::Code::DeadlineExceeded, "the call took longer than its caller waits");
-            if send.send_trailers(late).is_err() {
-                send.send_reset(Reason::CANCEL);
-            }
+    /// Tells it why the call, whose response has begun, was given up.
+    pub(super) fn give_up(&mut self, code: grpc::Code, why: &str) {
+        if let Side::Http2(Http2 { send: Some(send), .. }) = &mut self.side
+            && send.send_trailers(grpc::status(code, why)).is_err()
+        {
+            send.send_reset(Reason::CANCEL);
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::http1::{Buffer, Deadline, Forward, Line, RequestHead, Session};
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
 use crate::respond::Refusal;
+use crate::standing::{Standing, Subject};
 use crate::stream::Stream;
 
 /// Serves the streams that come over `stream`, of which `read` was read before.
@@ -216,10 +217,14 @@ async fn pass(
     let timeout = if is_call { grpc::timeout(forward.fields()) } else { None };
     let until = timeout.map(|timeout| arrival.started + timeout);
     let routed = routed.map(|way| way.within(timeout));
+    let admitted = routed.as_ref().ok().and_then(|way| way.admitted.as_ref());
+    let subject = Subject::Request(forward);
+    let standing = Standing::new(proxy, session.connection, &record, admitted, subject);
     let passed = match &routed {
         Ok(way) => {
             let direction = session.connection.direction;
-            let relay = Relay { request, forward, way, direction, until, has_ended: &|| false };
+            let relay =
+                Relay { request, forward, way, direction, until, has_ended: &|| false, standing: &standing };
             let mut deadline = Deadline::new(arrival.started, way.timeout);
             relay.run(&mut caller, &mut deadline, &mut record).await
         }

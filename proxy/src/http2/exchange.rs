@@ -5,17 +5,20 @@ use std::task::Poll;
 
 use h2::Reason;
 use http::StatusCode;
+use model::Action;
 use tokio::time::Instant;
 
 use super::callee::{Answer, Callee};
 use super::caller::Caller;
 use super::flow::Flow;
+use super::grpc;
 use super::relay::{Passed, Relay};
 use super::settings::STALL_TIMEOUT;
 use super::side::{Outgoing, Side};
 use crate::exchange::{Direction, Record};
 use crate::http1::{Deadline, Framing, Onward, ResponseHead};
 use crate::respond::Refusal;
+use crate::standing::Revoked;
 use crate::upstream::UpstreamError;
 
 /// A request of which some, or all, was sent.
@@ -31,6 +34,8 @@ enum Cut {
     Failed,
     /// The caller has said that it does not wait any longer.
     Late,
+    /// It would not be let in any more.
+    Revoked(Revoked),
 }
 
 impl Exchange<'_> {
@@ -78,7 +83,18 @@ impl Exchange<'_> {
             self.callee.side.reset(Reason::CANCEL);
             match cut {
                 Cut::Failed => caller.side.reset(Reason::INTERNAL_ERROR),
-                Cut::Late => caller.give_up(),
+                Cut::Late => {
+                    caller.give_up(grpc::Code::DeadlineExceeded, "the call took longer than its caller waits")
+                }
+                Cut::Revoked(revoked) => {
+                    let action = self.relay.way.admitted.as_ref().map(|admitted| admitted.action);
+                    if action == Some(Action::Grpc) {
+                        caller.give_up(grpc::Code::PermissionDenied, "the call would be refused now");
+                    } else {
+                        caller.side.reset(Reason::CANCEL);
+                    }
+                    record.revoked(revoked);
+                }
             }
             return Ok((Passed::Cut, false));
         }
@@ -106,7 +122,7 @@ impl Exchange<'_> {
         caller: &mut Caller<'_>,
         deadline: &mut Deadline,
     ) -> Result<(), Cut> {
-        let mut progress = (0, 0);
+        let (mut progress, mut watch) = ((0, 0), self.relay.standing.watch());
         self.wait(deadline);
         poll_fn(|cx| {
             if let Poll::Ready(passed) = download.poll(cx, &mut self.callee.side, &mut caller.side) {
@@ -115,6 +131,9 @@ impl Exchange<'_> {
             let has_trouble = self.callee.poll_upload(cx, &mut self.upload, caller).is_some();
             if has_trouble || caller.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Cut::Failed));
+            }
+            if let Poll::Ready(revoked) = watch.poll(cx) {
+                return Poll::Ready(Err(Cut::Revoked(revoked)));
             }
             while deadline.poll(cx).is_ready() {
                 let now = (self.upload.passed, download.passed);

@@ -27,6 +27,7 @@ use crate::http1::{After, Buffer, Deadline, Downstream, Forward, Framing, Reques
 use crate::pool::Connection;
 use crate::request::Way;
 use crate::respond::Refusal;
+use crate::standing::{Revoked, Standing};
 use crate::upstream::{Attempts, Failure, INTERIM_MAX, TOO_MANY_INTERIM, UpstreamError};
 
 /// A request, and where it goes.
@@ -39,6 +40,8 @@ pub(crate) struct Relay<'a> {
     pub until: Option<Instant>,
     /// Whether its connection is to take no more requests.
     pub has_ended: &'a (dyn Fn() -> bool + Sync),
+    /// The decision that let it in.
+    pub standing: &'a Standing<'a>,
 }
 
 /// What came of an exchange in which something of a response was passed on.
@@ -67,6 +70,7 @@ enum Link {
 enum Stop {
     Trouble(Trouble),
     Timeout,
+    Revoked(Revoked),
 }
 
 impl Relay<'_> {
@@ -133,6 +137,11 @@ impl Relay<'_> {
                 Stop::Trouble(Trouble::CallerGone) => return Ok(Passed::Cut),
                 Stop::Trouble(Trouble::Malformed) => return Err(Malformed::Chunks.into()),
                 Stop::Timeout => return Err(self.way.too_late()),
+                Stop::Revoked(revoked) => {
+                    let Revoked { checked, refusal } = revoked;
+                    record.decided_again(checked);
+                    return Err(refusal);
+                }
                 Stop::Trouble(Trouble::Upstream(failure, why)) => {
                     let may_retry = attempts.may_retry(endpoint, failure, reused);
                     if !(may_retry && upload.restart(&mut caller.side)) {
@@ -203,6 +212,7 @@ impl Relay<'_> {
         deadline: &mut Deadline,
     ) -> Result<Answer, Stop> {
         let mut interim = 0;
+        let mut watch = self.standing.watch();
         poll_fn(|cx| {
             loop {
                 // What was told the caller in between.
@@ -222,7 +232,15 @@ impl Relay<'_> {
                         }
                     }
                     Poll::Ready(head) => return Poll::Ready(head.map_err(Stop::Trouble)),
-                    Poll::Pending => return deadline.poll(cx).map(|()| Err(Stop::Timeout)),
+                    Poll::Pending => {
+                        // What was sent as a whole is soon answered, or given up.
+                        if !callee.has_all()
+                            && let Poll::Ready(revoked) = watch.poll(cx)
+                        {
+                            return Poll::Ready(Err(Stop::Revoked(revoked)));
+                        }
+                        return deadline.poll(cx).map(|()| Err(Stop::Timeout));
+                    }
                 }
             }
         })

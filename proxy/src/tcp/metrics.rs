@@ -72,6 +72,11 @@ impl Metrics {
         self.count(direction, service, refusal.code());
     }
 
+    /// A connection was ended for this reason.
+    pub(crate) fn ended(&self, direction: Direction, service: &str, why: &'static str) {
+        self.count(direction, service, why);
+    }
+
     fn count(&self, direction: Direction, service: &str, outcome: &'static str) {
         let labels = OutcomeLabels { direction: direction.as_str(), service: service.to_owned(), outcome };
         self.connections.get_or_create(&labels).inc();

@@ -1,0 +1,188 @@
+//! Decisions that stand for as long as what they let in goes on: a raw connection, a tunnel, a stream.
+//!
+//! Each is decided on again, with the facts of before, when a new revision of its service's decisions comes, and when
+//! policyd falls silent for too long or speaks again: then it is the fail mode that may have the say. Limits are not
+//! charged again. What would be refused now ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use api::config::Enforcement;
+use jiff::Timestamp;
+use model::{Action, Principal, Revision};
+
+use crate::admission;
+use crate::attributes::Head;
+use crate::check::Checked;
+use crate::exchange::Record;
+use crate::fields::Fields;
+use crate::http1::Forward;
+use crate::jwt::Claims;
+use crate::path::Query;
+use crate::request::{Connection, Proxy};
+use crate::respond::Refusal;
+
+/// The error of what has ended so.
+pub(crate) const REVOKED: &str = "revoked";
+
+/// What a decision was made from, but for what lies in the request itself.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub action: Action,
+    pub claims: Option<Arc<Claims>>,
+    /// Of the decision; none was made where the service is not protected.
+    pub revision: Revision,
+}
+
+/// What was let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Subject<'a> {
+    /// A request, in the form that was decided on.
+    Request(&'a Forward),
+    /// A raw connection.
+    Connection { sni: Option<&'a str>, port: u16 },
+}
+
+/// A decision that stands.
+#[derive(Debug)]
+pub(crate) struct Standing<'a> {
+    pub proxy: &'a Proxy,
+    /// Nothing if it was for somebody else to decide.
+    admitted: Option<&'a Admitted>,
+    subject: Subject<'a>,
+    principal: &'a Principal,
+    operation: Option<&'a str>,
+    request_id: &'a str,
+    source_ip: std::net::IpAddr,
+    tls: bool,
+    arrived: Timestamp,
+}
+
+/// The decision that ended it.
+#[derive(Debug)]
+pub(crate) struct Revoked {
+    pub checked: Checked,
+    pub refusal: Refusal,
+}
+
+/// Waits for a decision's end, and takes no room before it is asked for.
+pub(crate) struct Watch<'a> {
+    standing: &'a Standing<'a>,
+    waiting: Option<Pin<Box<dyn Future<Output = Revoked> + Send + 'a>>>,
+}
+
+impl<'a> Standing<'a> {
+    /// The decision that is in `record`.
+    pub(crate) const fn new(
+        proxy: &'a Proxy,
+        connection: &Connection,
+        record: &Record<'a>,
+        admitted: Option<&'a Admitted>,
+        subject: Subject<'a>,
+    ) -> Self {
+        Self {
+            proxy,
+            admitted,
+            subject,
+            principal: record.principal,
+            operation: record.operation,
+            request_id: record.request_id,
+            source_ip: record.client,
+            tls: connection.peer.is_some(),
+            arrived: record.arrived,
+        }
+    }
+
+    /// What waits for its end.
+    pub(crate) const fn watch(&'a self) -> Watch<'a> {
+        Watch { standing: self, waiting: None }
+    }
+
+    async fn revoked(&self, admitted: &Admitted) -> Revoked {
+        let current = &self.proxy.current;
+        let mut changes = current.changes();
+        let mut last = (admitted.revision, false);
+        loop {
+            let applied = current.applied();
+            let now = applied.enforced.as_ref().map(|enforced| {
+                let is_stale = current.is_stale(&applied, self.proxy.clock.now());
+                (enforced.enforcement, (enforced.revision, is_stale))
+            });
+            drop(applied);
+            match now {
+                Some((enforcement, now)) if now != last => {
+                    last = now;
+                    if enforcement == Enforcement::Enforce
+                        && let Some(revoked) = Box::pin(self.decide_again(admitted)).await
+                    {
+                        return revoked;
+                    }
+                }
+                _ => {
+                    // Never an error: the proxy holds the sender.
+                    let _changed = changes.changed().await;
+                }
+            }
+        }
+    }
+
+    async fn decide_again(&self, admitted: &Admitted) -> Option<Revoked> {
+        let host = match self.subject {
+            Subject::Request(forward) => forward.host(),
+            Subject::Connection { .. } => "".into(),
+        };
+        let head = self.head(admitted, &host)?;
+        let now = self.proxy.clock.now();
+        let checked = self.proxy.checker.decide(&head, now, Head::to_attributes).await;
+        self.proxy.observers.decided_again(self.request_id, &head, &checked);
+        let refusal = admission::refused(&checked)?;
+        Some(Revoked { checked, refusal })
+    }
+
+    /// The facts of before. Nothing if there is no request in them, which there was.
+    fn head<'h>(&'h self, admitted: &'h Admitted, host: &'h str) -> Option<Head<'h>> {
+        let Self { principal, operation, source_ip, tls, .. } = *self;
+        let of_connection = Head {
+            principal,
+            action: admitted.action,
+            service: &self.proxy.service,
+            method: "",
+            path: "",
+            query: Query::new("").ok()?,
+            host,
+            fields: Fields::default(),
+            claims: admitted.claims.as_deref(),
+            operation,
+            source_ip,
+            tls,
+            sni: None,
+            destination_port: 0,
+            time: self.arrived,
+        };
+        Some(match self.subject {
+            Subject::Connection { sni, port } => Head { sni, destination_port: port, ..of_connection },
+            Subject::Request(forward) => Head {
+                method: forward.method(),
+                path: forward.path(),
+                query: Query::new(forward.query()).ok()?,
+                fields: forward.fields(),
+                ..of_connection
+            },
+        })
+    }
+}
+
+impl Watch<'_> {
+    /// Ready once what was let in would be refused.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Revoked> {
+        let standing = self.standing;
+        let Some(admitted) = standing.admitted else { return Poll::Pending };
+        self.waiting.get_or_insert_with(|| Box::pin(standing.revoked(admitted))).as_mut().poll(cx)
+    }
+
+    /// The same, for who awaits it.
+    pub(crate) async fn revoked(mut self) -> Revoked {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+}

@@ -1,0 +1,129 @@
+//! What was let in ends once it would not be let in again, and goes on otherwise.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use api::config::Enforcement;
+use model::{Action, FailMode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::policyd::Told;
+use super::setting::*;
+use super::tcp::{answer, connect, is_ended, pair, until_counted};
+use crate::app::Bound;
+
+/// A service that answers each word with itself.
+async fn echo() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+fn serve(socket: TcpListener, greeting: &'static str) {
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            tokio::spawn(async move {
+                if !greeting.is_empty() {
+                    let mut head = [0; 4096];
+                    let _read = stream.read(&mut head).await;
+                    let _written = stream.write_all(greeting.as_bytes()).await;
+                }
+                let (mut read, mut write) = stream.split();
+                let _ended = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+}
+
+/// Two sidecars with an open connection, on which something was said.
+async fn open(setting: &Setting) -> (Bound, Bound, TcpStream) {
+    let socket = echo().await;
+    let application = socket.local_addr().unwrap();
+    serve(socket, "");
+    let (shop, cart) = pair(setting, application, &[]).await;
+    let mut stream = connect(&cart).await;
+    answer(&mut stream).await.unwrap();
+    (shop, cart, stream)
+}
+
+/// Changes what `shop` is told, and waits until it has taken it over.
+async fn push(setting: &Setting, shop: &Bound, change: impl FnOnce(&mut Told)) {
+    let revision = setting.policyd.change(change).await.revision.unwrap();
+    shop.current().until(|applied| applied.config.revision == revision.into()).await;
+}
+
+#[tokio::test]
+async fn a_raw_connection_ends_with_the_revision_that_denies_it_and_not_before() {
+    let setting = Setting::new().await;
+    let (shop, cart, mut stream) = open(&setting).await;
+    // Other policies that allow it, by what it was decided on.
+    push(&setting, &shop, |_| ()).await;
+    let asked = || setting.policyd.checks.lock().unwrap().clone();
+    answer(&mut stream).await.unwrap();
+    setting.policyd.decide(|_, revision| deny(revision));
+    answer(&mut stream).await.unwrap();
+    push(&setting, &shop, |_| ()).await;
+    assert!(is_ended(&mut stream).await);
+    until_counted(&shop, r#"direction="inbound",service="shop",outcome="revoked"} 1"#).await;
+    let (first, last) = (asked().first().unwrap().clone(), asked().last().unwrap().clone());
+    assert_eq!((last.action, &last), (Action::Tcp, &first), "the facts are those of before");
+    assert!(is_ended(&mut connect(&cart).await).await);
+}
+
+#[tokio::test]
+async fn a_service_that_only_observes_ends_nothing_until_it_enforces() {
+    let setting = Setting::new().await;
+    let (shop, _cart, mut stream) = open(&setting).await;
+    setting.policyd.decide(|_, revision| deny(revision));
+    push(&setting, &shop, |told| told.enforced[0].enforcement = Enforcement::Observe).await;
+    answer(&mut stream).await.unwrap();
+    push(&setting, &shop, |told| told.enforced[0].enforcement = Enforcement::Off).await;
+    answer(&mut stream).await.unwrap();
+    push(&setting, &shop, |told| told.enforced[0].enforcement = Enforcement::Enforce).await;
+    assert!(is_ended(&mut stream).await);
+}
+
+#[tokio::test]
+async fn while_policyd_is_away_the_fail_mode_has_the_say_once_what_is_known_is_stale() {
+    for (fail_mode, ends) in [(FailMode::Closed, true), (FailMode::Open, false)] {
+        let setting = Setting::new().await;
+        let (shop, _cart, mut stream) = open(&setting).await;
+        push(&setting, &shop, |told| told.enforced[0].fail_mode = fail_mode).await;
+        setting.policyd.answers_pings.store(false, SeqCst);
+        setting.policyd.lifecycle.stop();
+        answer(&mut stream).await.unwrap();
+        setting.clock.advance(Duration::from_secs(60));
+        until_counted(&shop, "tidegate_policy_stale 1\n").await;
+        if ends {
+            assert!(is_ended(&mut stream).await);
+        } else {
+            until_counted(&shop, r#"tidegate_decisions_total{verdict="allow",source="degraded"} 1"#).await;
+            answer(&mut stream).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn tunnels_and_responses_that_go_on_end_too() {
+    const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    const STREAMED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+    for (greeting, last) in [(UPGRADED, "\r\n\r\n"), (STREAMED, "a\r\n")] {
+        let setting = Setting::new().await;
+        let socket = echo().await;
+        let application = socket.local_addr().unwrap();
+        serve(socket, greeting);
+        let shop = setting.proxy("shop", application).await;
+        let mut stream = TcpStream::connect(shop.addresses.ingress.unwrap()).await.unwrap();
+        let head = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(last.as_bytes()) {
+            heard.push(stream.read_u8().await.unwrap());
+        }
+        push(&setting, &shop, |_| ()).await;
+        setting.policyd.decide(|_, revision| deny(revision));
+        push(&setting, &shop, |_| ()).await;
+        assert!(is_ended(&mut stream).await, "{greeting}");
+        let asked = setting.policyd.checks.lock().unwrap().clone();
+        assert_eq!(asked.last(), asked.first(), "the facts are those of before");
+    }
+}
