@@ -5,6 +5,8 @@
 //! not after ours was renewed, not when the peer's is about to end. When that has ended, what is under way is cut.
 //! One that began by naming a caller is reused for that caller alone.
 
+mod security;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -32,6 +34,7 @@ use crate::intercept::{Leaving, Outgoing};
 use crate::proxy_protocol::Greeting;
 use crate::stream::Stream;
 use crate::worker;
+pub(crate) use security::Security;
 
 /// How long a connect, TLS handshake included, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,33 +81,6 @@ enum Target {
         source: Source,
         clock: Clock,
     },
-}
-
-/// How a connection is secured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Security {
-    /// Not at all.
-    None,
-    /// By TLS in which the server alone is known.
-    Server,
-    /// By TLS with both sides' certificates.
-    Mutual,
-}
-
-impl Security {
-    /// As logs and metrics have it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Server => "server",
-            Self::Mutual => "mutual",
-        }
-    }
-
-    /// That of a connection whose peer is known, or is not.
-    pub(crate) const fn of_caller(is_known: bool) -> Self {
-        if is_known { Self::Mutual } else { Self::None }
-    }
 }
 
 /// A connection that carries no request at present.
