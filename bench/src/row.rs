@@ -128,7 +128,7 @@ pub(crate) const ROWS: [Row; 18] = [
         connections: 32,
         ..GRPC
     },
-    Row { id: "tcp", title: "TCP, 1 KiB there and back", wire: Wire::Tcp, missing: Some("raw TCP"), ..PLAIN },
+    Row { id: "tcp", title: "TCP, 1 KiB there and back", wire: Wire::Tcp, ..PLAIN },
     Row { id: "one-core", title: "20 policies and a local limit, one core", rate: None, ..ACL },
     Row {
         id: "two-cores",

@@ -204,7 +204,8 @@ pub(crate) fn edit(row: &Row, folder: &Path, number: u64) -> Result<()> {
 fn mesh(row: &Row, upstream: SocketAddr, inbound: SocketAddr, caller_inbound: SocketAddr) -> String {
     let enforcement = if row.policies > 0 { "enforce" } else { "off" };
     let protocol = match row.wire {
-        Wire::Http | Wire::Tcp => "http1",
+        Wire::Http => "http1",
+        Wire::Tcp => "tcp",
         Wire::Grpc { .. } => "http2",
     };
     format!(
@@ -259,6 +260,7 @@ mod tests {
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let of = |id: &str| mesh(&row(id), at(1), at(2), at(3));
         assert!(of("http1").contains("protocol: http1") && of("grpc-8x16").contains("protocol: http2"));
+        assert!(of("tcp").contains("protocol: tcp"));
     }
 
     #[test]

@@ -114,7 +114,7 @@ async fn serve(
         if let Some(stream) =
             Box::pin(intercept::http_or_relayed(&proxy, stream, &connection, &lifecycle)).await
         {
-            http1::serve(Stream::Plain(stream), connection, &proxy, &lifecycle).await;
+            http1::serve(stream, connection, &proxy, &lifecycle).await;
         }
         return;
     };

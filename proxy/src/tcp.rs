@@ -9,9 +9,10 @@ mod metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::Protocol;
+use api::config::{IDLE_TIMEOUT, Protocol};
 use daemon::Lifecycle;
 use model::{Action, Principal};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::applied::Applied;
@@ -231,6 +232,47 @@ enum Cut {
 pub(crate) async fn drained(lifecycle: &Lifecycle) {
     lifecycle.stopping().await;
     tokio::time::sleep(DRAIN_TIMEOUT).await;
+}
+
+/// Passes on what an application has said to a host outside of the mesh, called `service` in logs, and what that says.
+pub(crate) async fn relay_outside(
+    stream: &mut Stream,
+    server: TcpStream,
+    service: &'static str,
+    connection: &Connection,
+    proxy: &Proxy,
+    lifecycle: &Lifecycle,
+) {
+    let principal = proxy.caller(connection);
+    let arrival = Arrival {
+        started: Instant::now(),
+        at: proxy.clock.now(),
+        direction: connection.direction,
+        principal: &principal,
+        client: connection.caller.ip(),
+        is_mutual: false,
+    };
+    let id = ids::new_request_id();
+    let mut memo = Memo::default();
+    let id = std::str::from_utf8(&id).unwrap_or_default();
+    let mut record = Record::begin(&proxy.observers, &mut memo, arrival, (id, ""));
+    (record.is_raw, record.service) = (true, service);
+    let counts = proxy.observers.metrics.tcp.opened(record.direction, service);
+    let (mut up, mut read, mut read_above) = (Stream::Plain(server), Buffer::default(), Buffer::default());
+    let tell = |passed| {
+        counts.passed((record.request_bytes, record.response_bytes), passed);
+        (record.request_bytes, record.response_bytes) = passed;
+    };
+    let below = End { stream: &mut *stream, read: &mut read };
+    let above = End { stream: &mut up, read: &mut read_above };
+    match tunnel::run(below, above, IDLE_TIMEOUT, tell, drained(lifecycle)).await {
+        Ended::Whole => return record.completed(),
+        Ended::Broken => record.error = Some("broken"),
+        Ended::Idle => record.error = Some("idle_timeout"),
+        Ended::Cut(()) => record.error = Some("stopping"),
+    }
+    stream.abort();
+    up.abort();
 }
 
 async fn ended(proxy: &Proxy, tenure: Option<identity::Tenure>) {

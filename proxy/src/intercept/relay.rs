@@ -7,9 +7,11 @@ use std::time::Duration;
 use daemon::Lifecycle;
 use tokio::net::TcpStream;
 
-use super::{Original, OutboundTo, Outgoing, service_at};
+use super::{Leaving, OUTSIDE, Original, OutboundTo, Outgoing, service_at};
 use crate::pool::CONNECT_TIMEOUT;
 use crate::request::{Connection, Proxy};
+use crate::stream::Stream;
+use crate::tcp;
 
 /// How long a caller may be silent before it is assumed that the other side speaks first.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -28,11 +30,11 @@ enum Speech {
 /// mesh where the application may call, passes it on to its end.
 pub(crate) async fn http_or_relayed(
     proxy: &Proxy,
-    mut stream: TcpStream,
+    stream: TcpStream,
     connection: &Connection,
     lifecycle: &Lifecycle,
-) -> Option<TcpStream> {
-    let interception = &proxy.interception;
+) -> Option<Stream> {
+    let (interception, mut stream) = (&proxy.interception, Stream::Plain(stream));
     let Some(original) = connection.original.as_ref() else { return Some(stream) };
     if interception.outbound_to != Some(OutboundTo::AllowAny) || connection.peer.is_some() {
         return Some(stream);
@@ -50,15 +52,15 @@ pub(crate) async fn http_or_relayed(
             "what this proxy sends is redirected back to it: `tidegate net install` needs its user as --uid"
         );
     }
-    let relayed = relay(&interception.outgoing, &mut stream, original);
-    let relayed = tokio::select! {
+    let connected = connect(&interception.outgoing, stream.socket(), original);
+    let connected = tokio::select! {
         () = lifecycle.stopping() => return None,
-        relayed = relayed => relayed,
+        connected = connected => connected,
     };
-    match relayed {
+    match connected {
         Ok(None) => Some(stream),
-        Ok(Some((sent, received))) => {
-            tracing::info!(%address, sent, received, "a connection to outside of the mesh has ended");
+        Ok(Some((server, _leaving))) => {
+            tcp::relay_outside(&mut stream, server, OUTSIDE, connection, proxy, lifecycle).await;
             None
         }
         Err(error) => {
@@ -68,12 +70,12 @@ pub(crate) async fn http_or_relayed(
     }
 }
 
-/// How many bytes were sent and received; nothing if it is HTTP, of which nothing was read then.
-async fn relay(
+/// A connection to where the caller meant to go; none if it speaks HTTP, of which nothing was read then.
+async fn connect(
     outgoing: &Outgoing,
-    client: &mut TcpStream,
+    client: &TcpStream,
     original: &Original,
-) -> io::Result<Option<(u64, u64)>> {
+) -> io::Result<Option<(TcpStream, Leaving)>> {
     let is_silent = match tokio::time::timeout(PATIENCE, speech(client)).await {
         Ok(Ok(Speech::Http)) => return Ok(None),
         Ok(Ok(Speech::Other)) => false,
@@ -83,7 +85,7 @@ async fn relay(
     if original.is_own {
         return Err(io::Error::other("it leads back to this proxy"));
     }
-    let (mut server, _leaving) = within(CONNECT_TIMEOUT, outgoing.connect(original.address)).await?;
+    let (server, leaving) = within(CONNECT_TIMEOUT, outgoing.connect(original.address)).await?;
     if is_silent {
         let mut byte = [0; 1];
         let first = async {
@@ -97,7 +99,7 @@ async fn relay(
         }
     }
     server.set_nodelay(true)?;
-    tokio::io::copy_bidirectional(client, &mut server).await.map(Some)
+    Ok(Some((server, leaving)))
 }
 
 /// What the caller speaks, by its first bytes, which stay where they are.
@@ -147,12 +149,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_back_is_not_sent_again() {
-        let (mut caller, mut here) = pair().await;
+        let (mut caller, here) = pair().await;
         caller.write_all(b"\x16hello").await.unwrap();
         let nobody = "127.0.0.1:1".parse().unwrap();
         let own = Original { is_own: true, ..meant_for(nobody) };
-        let refused = relay(&Outgoing::default(), &mut here, &own).await.unwrap_err();
+        let refused = connect(&Outgoing::default(), &here, &own).await.unwrap_err();
         assert_eq!(refused.to_string(), "it leads back to this proxy");
+    }
+
+    /// How many bytes pass each way, of what is not HTTP.
+    async fn relay(outgoing: &Outgoing, client: &mut TcpStream, original: &Original) -> (u64, u64) {
+        let (mut server, _leaving) = connect(outgoing, client, original).await.unwrap().unwrap();
+        tokio::io::copy_bidirectional(client, &mut server).await.unwrap()
     }
 
     /// Two ends of a connection.
@@ -163,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_speech_is_passed_on_both_ways() {
+    async fn other_speech_is_passed_on() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let original = meant_for(server.local_addr().unwrap());
         let outgoing = Outgoing::default();
@@ -184,8 +192,9 @@ mod tests {
             drop(caller);
             heard
         };
-        let (relayed, from, heard) = tokio::join!(relay(&outgoing, &mut here, &original), serve, call);
-        assert_eq!((relayed.unwrap(), heard.as_str()), (Some((6, 3)), "bye"));
+        let relay = relay(&outgoing, &mut here, &original);
+        let (passed, from, heard) = tokio::join!(relay, serve, call);
+        assert_eq!((passed, heard.as_str()), ((6, 3), "bye"));
         assert!(!outgoing.has(from), "it is forgotten with its connection");
     }
 
@@ -201,8 +210,8 @@ mod tests {
             caller.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
             there
         };
-        let (relayed, there) = tokio::join!(relay(&outgoing, &mut here, &original), call);
-        assert_eq!(relayed.unwrap(), None);
+        let (connected, there) = tokio::join!(connect(&outgoing, &here, &original), call);
+        assert!(connected.unwrap().is_none());
         assert_eq!(there.peek(&mut [0; 1]).await.unwrap(), 0, "it was told nothing, and closed");
         let mut head = [0; 4];
         here.read_exact(&mut head).await.unwrap();
@@ -225,7 +234,7 @@ mod tests {
             caller.shutdown().await.unwrap();
             heard
         };
-        let (relayed, (), heard) = tokio::join!(relay(&outgoing, &mut here, &original), serve, call);
-        assert_eq!((relayed.unwrap(), heard.as_str()), (Some((0, 11)), "220 ready\r\n"));
+        let (passed, (), heard) = tokio::join!(relay(&outgoing, &mut here, &original), serve, call);
+        assert_eq!((passed, heard.as_str()), ((0, 11), "220 ready\r\n"));
     }
 }
