@@ -20,7 +20,7 @@ use crate::fields::Fields;
 use crate::http1::Forward;
 use crate::jwt::Claims;
 use crate::path::Query;
-use crate::request::{Connection, Proxy};
+use crate::request::{Connection, Proxy, Way};
 use crate::respond::Refusal;
 
 /// The error of what has ended so.
@@ -92,6 +92,18 @@ impl<'a> Standing<'a> {
             tls: connection.peer.is_some(),
             arrived: record.arrived,
         }
+    }
+
+    /// The same, of a request that was `routed` so.
+    pub(crate) fn of_request(
+        proxy: &'a Proxy,
+        connection: &Connection,
+        record: &Record<'a>,
+        routed: &'a Result<Way, Refusal>,
+        forward: &'a Forward,
+    ) -> Self {
+        let admitted = routed.as_ref().ok().and_then(|way| way.admitted.as_ref());
+        Self::new(proxy, connection, record, admitted, Subject::Request(forward))
     }
 
     /// What waits for its end.

@@ -29,7 +29,7 @@ use crate::introduction::Introduction;
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
 use crate::respond::Refusal;
-use crate::standing::{Standing, Subject};
+use crate::standing::Standing;
 use crate::stream::Stream;
 
 /// How long a connection may be without a request.
@@ -214,28 +214,17 @@ impl<'a> Session<'a> {
         let mut record = Record::begin(&self.proxy.observers, memo, arrival, ids);
         (record.method, record.path) = (forward.method(), forward.path());
         let routed = self.proxy.route(&mut record, self.connection, applied, request, forward).await;
-        let admitted = routed.as_ref().ok().and_then(|way| way.admitted.as_ref());
-        let subject = Subject::Request(forward);
-        let standing = Standing::new(self.proxy, self.connection, &record, admitted, subject);
+        let standing = &Standing::of_request(self.proxy, self.connection, &record, &routed, forward);
+        let (direction, has_ended) = (self.connection.direction, &|| self.has_ended());
         let passed = match &routed {
             Ok(way) if way.protocol == Protocol::Http2 => {
-                let direction = self.connection.direction;
-                let has_ended = &|| self.has_ended();
-                let relay = http2::Relay {
-                    request,
-                    forward,
-                    way,
-                    direction,
-                    until: None,
-                    has_ended,
-                    standing: &standing,
-                };
+                let relay =
+                    http2::Relay { request, forward, way, direction, until: None, has_ended, standing };
                 Box::pin(relay.run_for_http1(down, &mut record)).await
             }
             Ok(way) => {
-                let (direction, lifecycle) = (self.connection.direction, self.lifecycle);
-                let relay = Relay { request, forward, way, direction, standing: &standing, lifecycle };
-                relay::run(&relay, down, &mut record, &|| self.has_ended()).await
+                let relay = Relay { request, forward, way, direction, standing, lifecycle: self.lifecycle };
+                relay::run(&relay, down, &mut record, has_ended).await
             }
             Err(_) => Ok(After::Close),
         };

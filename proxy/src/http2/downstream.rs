@@ -28,7 +28,7 @@ use crate::http1::{Buffer, Deadline, Forward, Line, RequestHead, Session};
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
 use crate::respond::Refusal;
-use crate::standing::{Standing, Subject};
+use crate::standing::Standing;
 use crate::stream::Stream;
 
 /// Serves the streams that come over `stream`, of which `read` was read before.
@@ -217,9 +217,7 @@ async fn pass(
     let timeout = if is_call { grpc::timeout(forward.fields()) } else { None };
     let until = timeout.map(|timeout| arrival.started + timeout);
     let routed = routed.map(|way| way.within(timeout));
-    let admitted = routed.as_ref().ok().and_then(|way| way.admitted.as_ref());
-    let subject = Subject::Request(forward);
-    let standing = Standing::new(proxy, session.connection, &record, admitted, subject);
+    let standing = Standing::of_request(proxy, session.connection, &record, &routed, forward);
     let passed = match &routed {
         Ok(way) => {
             let direction = session.connection.direction;
