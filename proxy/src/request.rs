@@ -10,6 +10,7 @@ use http::Response;
 use identity::tls::Peer;
 use identity::{Source, Tenure};
 use model::{Action, Principal};
+use tokio::time::Instant;
 
 use crate::admission;
 use crate::applied::{Applied, Current};
@@ -18,7 +19,7 @@ use crate::check::Checker;
 use crate::cutter::Cutter;
 use crate::egress::Egress;
 use crate::endpoints::Service;
-use crate::exchange::{Direction, Observers, Record};
+use crate::exchange::{Arrival, Direction, Observers, Record};
 use crate::framing::Malformed;
 use crate::http1::{Forward, RequestHead};
 use crate::http2::grpc;
@@ -308,6 +309,18 @@ impl Proxy {
             (Some(peer), _) => Principal::Workload(peer.id.clone()),
             (None, Direction::Outbound) => Principal::Workload(self.source.current().svid.id.clone()),
             (None, _) => Principal::Unauthenticated,
+        }
+    }
+
+    /// A request or raw connection of `principal` that arrives now, by `connection`.
+    pub(crate) fn arrival<'a>(&self, connection: &Connection, principal: &'a Principal) -> Arrival<'a> {
+        Arrival {
+            started: Instant::now(),
+            at: self.clock.now(),
+            direction: connection.direction,
+            principal,
+            client: connection.caller.ip(),
+            is_mutual: connection.peer.is_some(),
         }
     }
 

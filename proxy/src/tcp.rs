@@ -13,11 +13,10 @@ use api::config::{IDLE_TIMEOUT, Protocol};
 use daemon::Lifecycle;
 use model::{Action, Principal};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::applied::Applied;
 use crate::attributes::Head;
-use crate::exchange::{Arrival, Direction, Record};
+use crate::exchange::{Direction, Record};
 use crate::fields::Fields;
 use crate::http1::Buffer;
 use crate::ids;
@@ -75,14 +74,7 @@ pub(crate) async fn serve(
     lifecycle: &Lifecycle,
 ) {
     let principal = proxy.caller(connection);
-    let arrival = Arrival {
-        started: Instant::now(),
-        at: proxy.clock.now(),
-        direction: connection.direction,
-        principal: &principal,
-        client: connection.caller.ip(),
-        is_mutual: connection.peer.is_some(),
-    };
+    let arrival = proxy.arrival(connection, &principal);
     let id = ids::new_request_id();
     let id = std::str::from_utf8(&id).unwrap_or_default();
     let mut memo = Memo::default();
@@ -244,14 +236,7 @@ pub(crate) async fn relay_outside(
     lifecycle: &Lifecycle,
 ) {
     let principal = proxy.caller(connection);
-    let arrival = Arrival {
-        started: Instant::now(),
-        at: proxy.clock.now(),
-        direction: connection.direction,
-        principal: &principal,
-        client: connection.caller.ip(),
-        is_mutual: false,
-    };
+    let arrival = proxy.arrival(connection, &principal);
     let id = ids::new_request_id();
     let mut memo = Memo::default();
     let id = std::str::from_utf8(&id).unwrap_or_default();

@@ -120,14 +120,7 @@ impl<'a> Session<'a> {
 
     /// A request that arrives now.
     pub(crate) fn arrival(&self) -> Arrival<'_> {
-        Arrival {
-            started: Instant::now(),
-            at: self.proxy.clock.now(),
-            direction: self.connection.direction,
-            principal: &self.principal,
-            client: self.connection.caller.ip(),
-            is_mutual: self.connection.peer.is_some(),
-        }
+        self.proxy.arrival(self.connection, &self.principal)
     }
 
     /// When the connection is to take no more requests: when the proxy stops, or when its tenure nears its end. The
