@@ -46,7 +46,7 @@ async fn open(setting: &Setting) -> (Bound, Bound, TcpStream) {
 }
 
 /// Changes what `shop` is told, and waits until it has taken it over.
-async fn push(setting: &Setting, shop: &Bound, change: impl FnOnce(&mut Told)) {
+pub(super) async fn push(setting: &Setting, shop: &Bound, change: impl FnOnce(&mut Told)) {
     let revision = setting.policyd.change(change).await.revision.unwrap();
     shop.current().until(|applied| applied.config.revision == revision.into()).await;
 }

@@ -1,13 +1,17 @@
 //! Raw connections: between two sidecars, and from outside of the mesh.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
 use std::time::Duration;
 
 use api::config::Protocol;
 use model::{Action, Principal};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
 
+use super::clients::output;
 use super::setting::*;
 use crate::app::Bound;
 use crate::config::LocalAddress;
@@ -188,4 +192,54 @@ async fn a_drain_waits_for_an_open_connection_but_not_for_ever() {
     assert!(answer(&mut stream).await.is_ok());
     assert!(is_ended(&mut stream).await);
     assert!(drain.await.unwrap(), "nothing is left");
+}
+
+/// openssl's own server, whose certificate is for `localhost`: it answers HTTP with what it knows of the connection.
+async fn openssl(folder: &std::path::Path) -> Option<(Child, SocketAddr, Socket)> {
+    let [key, certificate] = ["key.pem", "cert.pem"].map(|file| folder.join(file).display().to_string());
+    let request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost \
+                   -addext subjectAltName=DNS:localhost";
+    let mut arguments: Vec<&str> = request.split_whitespace().collect();
+    arguments.extend(["-keyout", &key, "-out", &certificate]);
+    output("curl_speaks_tls_of_its_own_with_openssl", "openssl", &arguments).await?;
+    // Bound and not listened on: nobody else gets this port, and openssl may.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-www", "-accept", &address.to_string(), "-key", &key, "-cert", &certificate]);
+    command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = command.kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line == "ACCEPT" {
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return Some((server, address, socket));
+        }
+    }
+    panic!("openssl has ended");
+}
+
+#[tokio::test]
+async fn curl_speaks_tls_of_its_own_with_openssl() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_openssl, address, _port)) = openssl(folder.path()).await else { return };
+    let setting = Setting::new().await;
+    let (shop, cart) = pair(&setting, address, &[]).await;
+    let url = format!("https://localhost:{}/", cart.tcp[0].1.port());
+    let certificate = folder.path().join("cert.pem");
+    let arguments = ["-sS", "--ipv4", "--max-time", "20", "--cacert", certificate.to_str().unwrap(), &url];
+    let Some(answer) = output("curl_speaks_tls_of_its_own_with_openssl", "curl", &arguments).await else {
+        return;
+    };
+    assert!(answer.contains("TLSv1.3"), "{answer}");
+    let opened = r#"direction="inbound",service="shop",outcome="opened"} 1"#;
+    until_counted(&shop, opened).await;
+    // What is not let in gets no word of the server's.
+    setting.policyd.decide(|_, revision| deny(revision));
+    super::standing::push(&setting, &shop, |_| {}).await;
+    let mut denied = Command::new("curl");
+    let denied = denied.args(arguments).stdin(Stdio::null()).output().await.unwrap();
+    assert_eq!((denied.stdout.len(), denied.status.success()), (0, false));
 }
