@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use daemon::Lifecycle;
 use daemon::log;
+use tokio::runtime;
 
 use super::Outcome;
 
@@ -52,16 +53,17 @@ impl Logs {
 
 /// Runs `work`, which is a daemon's, on a runtime of its own.
 pub(super) fn on_runtime(work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
-    daemon::descriptors::raise_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(work)
+    on(&mut runtime::Builder::new_multi_thread(), work)
 }
 
 /// The same for a daemon that has threads of its own for what is to be fast.
 pub(super) fn on_this_thread(work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    on(&mut runtime::Builder::new_current_thread(), work)
+}
+
+fn on(builder: &mut runtime::Builder, work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
     daemon::descriptors::raise_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(work)
+    builder.enable_all().build().context("no runtime")?.block_on(work)
 }
 
 /// Says that a daemon has started, waits for SIGINT, SIGTERM or the daemon's own end, then drains.

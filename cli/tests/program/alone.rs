@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::daemons::{daemon, free, token, write};
+use crate::daemons::{free, start_ca, start_policyd, token, write};
 use crate::run::{self, Running};
 
 /// A CA, policyd, and an application.
@@ -48,16 +48,8 @@ impl Mesh {
         );
         write(folder, "bundle/mesh.yaml", &mesh);
         write(folder, "bundle/acl.cedar", "permit (principal, action, resource);");
-        let ca_config =
-            format!("trust_domain: shop.example\nstate_dir: ca\nlisten: {ca}\nadmin: {ca_admin}\n");
-        let ca_config = write(folder, "ca.yaml", &ca_config);
-        let ca_daemon = daemon("ca", &ca_config, "the CA serves");
-        token(folder, &ca_config, "tidegate/sa/policyd", "policyd");
-        let policyd_config = format!(
-            "bundle: bundle\nlisten: {policyd}\nadmin: {policyd_admin}\ntrust_domain: shop.example\nca: {ca}\ntrust_bundle: ca/bundle.pem\njoin_token_file: policyd.token\n"
-        );
-        let policyd_config = write(folder, "policyd.yaml", &policyd_config);
-        let policyd_daemon = daemon("policyd", &policyd_config, "policyd serves");
+        let (ca_daemon, ca_config) = start_ca(folder, [ca, ca_admin]);
+        let (policyd_daemon, _) = start_policyd(folder, (ca, &ca_config), [policyd, policyd_admin]);
         token(folder, &ca_config, "shop/sa/shop", "shop-v1");
         let config = format!(
             "instance: shop-v1\nservice: shop\ninbound: {inbound}\noutbound: {outbound}\ningress: {ingress}\nadmin: {admin}\napplication: {at}\ntrust_domain: shop.example\npolicyd: {policyd}\nca: {ca}\ntrust_bundle: ca/bundle.pem\njoin_token_file: shop-v1.token\naccess_log: 'off'\n{more}"

@@ -35,6 +35,28 @@ pub(crate) fn token(folder: &Path, ca: &str, account: &str, instance: &str) {
     write(folder, &format!("{instance}.token"), std::str::from_utf8(&output.stdout).unwrap());
 }
 
+/// A CA that listens at these addresses, and its configuration.
+pub(crate) fn start_ca(folder: &Path, [listen, admin]: [SocketAddr; 2]) -> (Running, String) {
+    let config = format!("trust_domain: shop.example\nstate_dir: ca\nlisten: {listen}\nadmin: {admin}\n");
+    let config = write(folder, "ca.yaml", &config);
+    (daemon("ca", &config, "the CA serves"), config)
+}
+
+/// A policyd that listens at these addresses, has its certificate from `ca`, and reads the bundle in `folder`; and its
+/// configuration.
+pub(crate) fn start_policyd(
+    folder: &Path,
+    (ca, ca_config): (SocketAddr, &str),
+    [listen, admin]: [SocketAddr; 2],
+) -> (Running, String) {
+    token(folder, ca_config, "tidegate/sa/policyd", "policyd");
+    let config = format!(
+        "bundle: bundle\nlisten: {listen}\nadmin: {admin}\ntrust_domain: shop.example\nca: {ca}\ntrust_bundle: ca/bundle.pem\njoin_token_file: policyd.token\n"
+    );
+    let config = write(folder, "policyd.yaml", &config);
+    (daemon("policyd", &config, "policyd serves"), config)
+}
+
 #[test]
 fn daemons_run_alone_and_a_killed_policyd_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
@@ -49,19 +71,8 @@ fn daemons_run_alone_and_a_killed_policyd_is_replaced() {
         when { context.method == \"GET\" && context.path like \"/details/*\" };";
     write(folder, "bundle/acl.cedar", acl);
 
-    let ca_config = format!(
-        "trust_domain: shop.example\nstate_dir: {}/ca\nlisten: {ca}\nadmin: {ca_admin}\n",
-        folder.display()
-    );
-    let ca_config = write(folder, "ca.yaml", &ca_config);
-    let ca_daemon = daemon("ca", &ca_config, "the CA serves");
-
-    token(folder, &ca_config, "tidegate/sa/policyd", "policyd");
-    let policyd_config = format!(
-        "bundle: bundle\nlisten: {policyd}\nadmin: {policyd_admin}\ntrust_domain: shop.example\nca: {ca}\ntrust_bundle: ca/bundle.pem\njoin_token_file: policyd.token\n"
-    );
-    let policyd_config = write(folder, "policyd.yaml", &policyd_config);
-    let policyd_daemon = daemon("policyd", &policyd_config, "policyd serves");
+    let (ca_daemon, ca_config) = start_ca(folder, [ca, ca_admin]);
+    let (policyd_daemon, policyd_config) = start_policyd(folder, (ca, &ca_config), [policyd, policyd_admin]);
 
     token(folder, &ca_config, "shop/sa/details", "details-v1");
     let proxy_config = format!(
