@@ -13,6 +13,7 @@ mod pki;
 mod plot;
 mod poll;
 mod processor;
+mod program;
 mod report;
 mod results;
 mod row;

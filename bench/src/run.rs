@@ -1,7 +1,7 @@
 //! The command: which jobs, how long, and what is told of them.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use crate::envoy;
 use crate::machine::Machine;
 use crate::measure::{self, Measured, OTHERS, Options};
 use crate::plot;
+use crate::program::{self, Program};
 use crate::report;
 use crate::results::{self, Entry, Figures, Results};
 use crate::row::{ROWS, Row};
 use crate::stats::Spread;
-use crate::tidegate::{self, Ca};
+use crate::tidegate::Ca;
 
 /// What is measured, and how long.
 #[derive(Debug, Args)]
@@ -35,12 +36,8 @@ pub(crate) struct Run {
     /// Leave Envoy out, tell the process ids of the proxies, and write nothing
     #[arg(long)]
     tidegate_only: bool,
-    /// With which profile of Cargo's Tidegate is built: `release`, or `dist` as it is shipped
-    #[arg(long, value_name = "NAME", default_value = "dist")]
-    profile: String,
-    /// Measure this program and the `tidegate-proxy` next to it, rather than build them
-    #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
     /// Leave docs/benchmarks.md and its figures as they are
     #[arg(long)]
     dry_run: bool,
@@ -61,18 +58,11 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         let rows = self.rows()?;
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate is in no repository")?;
-        let target = root.join("target/bench");
-        std::fs::create_dir_all(&target)?;
-        let binary = match &self.program {
-            Some(program) => program.clone(),
-            None => {
-                println!("building Tidegate");
-                tidegate::build(root, &self.profile)?
-            }
-        };
+        let (root, target) = (program::root()?, program::folder()?);
+        let binary = self.program.find()?;
         let envoy = if self.tidegate_only { None } else { Some(envoy::install(&target)?) };
-        let machine = Machine::this(self.built(root), &binary, envoy.as_deref())?;
+        let machine =
+            Machine::this(self.program.built().map(|profile| (root, profile)), &binary, envoy.as_deref())?;
         let options = Options {
             rounds: self.rounds.into(),
             seconds: self.seconds,
@@ -90,11 +80,6 @@ impl Run {
             }
         }
         Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
-    }
-
-    /// Where the program is built from, and by which profile; nothing if it was there.
-    fn built<'a>(&'a self, root: &'a Path) -> Option<(&'a Path, &'a str)> {
-        self.program.is_none().then_some((root, self.profile.as_str()))
     }
 
     /// Writes what was measured, job by job: a run that is stopped keeps what it has.

@@ -2,7 +2,7 @@
 //! nobody may notice.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::daemons::Daemon;
 use crate::load::{Load, Outcome};
 use crate::measure::{self, OTHERS};
 use crate::processor;
+use crate::program::{self, Program};
 use crate::row::{Row, SOAK};
 use crate::side::{Place, Side};
 use crate::tidegate::{self, Ca};
@@ -29,12 +30,8 @@ pub(crate) struct Soak {
     /// For how long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: u64,
-    /// With which profile of Cargo's Tidegate is built
-    #[arg(long, value_name = "NAME", default_value = "dist")]
-    profile: String,
-    /// Use this program and the `tidegate-proxy` next to it, rather than build them
-    #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
 }
 
 /// How long certificates live; they are replaced at half of that.
@@ -60,14 +57,8 @@ struct Sample {
 
 impl Soak {
     pub(crate) fn run(&self) -> Result<ExitCode> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate is in no repository")?;
-        let binary = match &self.program {
-            Some(program) => program.clone(),
-            None => tidegate::build(root, &self.profile)?,
-        };
-        let target = root.join("target/bench");
-        fs::create_dir_all(&target)?;
-        let folder: TempDir = tempfile::Builder::new().prefix("soak-").tempdir_in(&target)?;
+        let binary = self.program.find()?;
+        let folder: TempDir = tempfile::Builder::new().prefix("soak-").tempdir_in(program::folder()?)?;
         let ca = Ca::start(&binary, folder.path(), CERTIFICATE_TTL, OTHERS)?;
         let (upstream, _service) = measure::start_upstream(&SOAK, folder.path())?;
         let proxies = &[0];

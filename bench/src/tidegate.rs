@@ -38,17 +38,6 @@ struct Addresses {
 /// The program of sidecars, next to the one that has everything.
 const SIDECAR: &str = "tidegate-proxy";
 
-/// Builds both programs from the sources in `root` by a profile of Cargo, and says where the one that has everything is.
-pub(crate) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--profile", profile, "--quiet", "--package", "tidegate"];
-    let status = Command::new(cargo).args(arguments).current_dir(root).status()?;
-    if !status.success() {
-        bail!("`cargo {}` failed: {status}", arguments.join(" "));
-    }
-    Ok(root.join("target").join(profile).join("tidegate"))
-}
-
 impl Ca {
     /// Starts one with its state in `folder`, whose certificates live for `certificate_ttl`.
     pub(crate) fn start(
