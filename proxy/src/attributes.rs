@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use model::{Action, Attributes, Fact, Facts, Name, Principal};
 
 use crate::fields::Fields;
+use crate::http1::Forward;
 use crate::jwt::Claims;
-use crate::path::Query;
+use crate::path::{PathError, Query};
 
 /// The head of a request in the form in which the application will get it, and what is known of its connection.
 #[derive(Debug)]
@@ -36,6 +37,49 @@ pub(crate) struct Head<'a> {
     /// The application's port that a raw connection is for; 0 for requests.
     pub destination_port: u16,
     pub time: Timestamp,
+}
+
+impl<'a> Head<'a> {
+    /// What is known of any connection of `principal`, and nothing of a request.
+    pub(crate) const fn of_connection(
+        (principal, source_ip, tls): (&'a Principal, IpAddr, bool),
+        action: Action,
+        service: &'a str,
+        time: Timestamp,
+    ) -> Self {
+        Self {
+            principal,
+            action,
+            service,
+            method: "",
+            path: "",
+            query: Query::EMPTY,
+            host: "",
+            fields: Fields::EMPTY,
+            claims: None,
+            operation: None,
+            source_ip,
+            tls,
+            sni: None,
+            destination_port: 0,
+            time,
+        }
+    }
+
+    /// The same, with what `forward` says, for `host`.
+    ///
+    /// # Errors
+    /// If its query has no single reading.
+    pub(crate) fn with_request(self, forward: &'a Forward, host: &'a str) -> Result<Self, PathError> {
+        Ok(Self {
+            method: forward.method(),
+            path: forward.path(),
+            query: Query::new(forward.query())?,
+            host,
+            fields: forward.fields(),
+            ..self
+        })
+    }
 }
 
 impl Head<'_> {

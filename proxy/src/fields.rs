@@ -130,6 +130,9 @@ impl Drop for Head {
 }
 
 impl<'a> Fields<'a> {
+    /// No fields.
+    pub(crate) const EMPTY: Self = Self { bytes: &[], spans: &[] };
+
     /// All fields, in their order.
     pub(crate) fn iter(self) -> impl Iterator<Item = Field<'a>> {
         self.spans.iter().filter_map(move |span| {

@@ -83,6 +83,9 @@ pub(crate) struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
+    /// The query of a target without one.
+    pub(crate) const EMPTY: Self = Self { sent: "", is_plain: true };
+
     /// A query as sent, without its `?`.
     pub(crate) fn new(query: &'a str) -> Result<Self, PathError> {
         check_percents(query)?;

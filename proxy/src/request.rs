@@ -27,7 +27,6 @@ use crate::intercept::{Interception, Original};
 use crate::introduction::{Forwarding, Introduction};
 use crate::limits::Balance;
 use crate::load::Load;
-use crate::path::Query;
 use crate::policy_client::Policyd;
 use crate::proxy_protocol::{Greeting, ProxyProtocol, Version};
 use crate::respond::{self, Refusal};
@@ -118,6 +117,16 @@ impl Way {
         }
     }
 
+    /// To `application`, with the time that its service, `own`, has in the mesh if it is known there.
+    pub(crate) fn to_application(
+        application: &Arc<Service>,
+        own: Option<&Arc<Service>>,
+        protocol: Protocol,
+    ) -> Self {
+        let Service { timeout, idle_timeout, .. } = **own.unwrap_or(application);
+        Self { timeout, idle_timeout, ..Self::to(Arc::clone(application), protocol) }
+    }
+
     /// What to say when the response's head has taken too long.
     pub(crate) fn too_late(&self) -> Refusal {
         UpstreamError::Timeout { service: self.service.name.clone(), timeout: self.timeout }.into()
@@ -186,24 +195,11 @@ impl Proxy {
         let operation = applied.operations.find(forward.method(), forward.path());
         let protocol = way.service.protocol;
         let host = forward.host();
-        let head = Head {
-            principal: record.principal,
-            action: action(forward, protocol, operation)?,
-            service: &way.service.name,
-            method: forward.method(),
-            path: forward.path(),
-            query: Query::new(forward.query())?,
-            host: &host,
-            fields: forward.fields(),
-            claims: None,
-            operation,
-            source_ip: record.client,
-            // It leaves by TLS, and its caller is as well known as any.
-            tls: true,
-            sni: None,
-            destination_port: 0,
-            time: record.arrived,
-        };
+        let action = action(forward, protocol, operation)?;
+        // It leaves by TLS, and its caller is as well known as any.
+        let caller = (record.principal, record.client, true);
+        let head = Head::of_connection(caller, action, &way.service.name, record.arrived);
+        let head = Head { operation, ..head.with_request(forward, &host)? };
         let balances = Box::pin(self.admit((&gate.current, &gate.checker), record, &head)).await?;
         Ok(Way { protocol, balances, ..way })
     }
@@ -231,28 +227,13 @@ impl Proxy {
         let action = action(forward, protocol, operation)?;
         self.not_in_the_clear(connection)?;
         let host = forward.host();
-        let head = Head {
-            principal: record.principal,
-            action,
-            service: &self.service,
-            method: forward.method(),
-            path: forward.path(),
-            query: Query::new(forward.query())?,
-            host: &host,
-            fields: forward.fields(),
-            claims: claims.as_deref(),
-            operation,
-            source_ip: record.client,
-            tls: connection.peer.is_some(),
-            sni: None,
-            destination_port: 0,
-            time: record.arrived,
-        };
+        let caller = (record.principal, record.client, connection.peer.is_some());
+        let head = Head::of_connection(caller, action, &self.service, record.arrived);
+        let head = Head { claims: claims.as_deref(), operation, ..head.with_request(forward, &host)? };
         let balances = self.admit((&self.current, &self.checker), record, &head).await?;
-        let way = Way::to(Arc::clone(own.unwrap_or(application)), protocol);
         let greeting = self.greeting(connection, forward.client());
         let admitted = Some(Admitted { action, claims, revision: record.revision() });
-        Ok(Way { service: Arc::clone(application), balances, admitted, greeting, ..way })
+        Ok(Way { balances, admitted, greeting, ..Way::to_application(application, own, protocol) })
     }
 
     /// That a connection came as the callers of this proxy's service have to come.

@@ -16,10 +16,8 @@ use crate::admission;
 use crate::attributes::Head;
 use crate::check::Checked;
 use crate::exchange::Record;
-use crate::fields::Fields;
 use crate::http1::Forward;
 use crate::jwt::Claims;
-use crate::path::Query;
 use crate::request::{Connection, Proxy, Way};
 use crate::respond::Refusal;
 
@@ -154,33 +152,14 @@ impl<'a> Standing<'a> {
 
     /// The facts of before. Nothing if there is no request in them, which there was.
     fn head<'h>(&'h self, admitted: &'h Admitted, host: &'h str) -> Option<Head<'h>> {
-        let Self { principal, operation, source_ip, tls, .. } = *self;
-        let of_connection = Head {
-            principal,
-            action: admitted.action,
-            service: &self.proxy.service,
-            method: "",
-            path: "",
-            query: Query::new("").ok()?,
-            host,
-            fields: Fields::default(),
-            claims: admitted.claims.as_deref(),
-            operation,
-            source_ip,
-            tls,
-            sni: None,
-            destination_port: 0,
-            time: self.arrived,
-        };
+        let caller = (self.principal, self.source_ip, self.tls);
+        let head = Head::of_connection(caller, admitted.action, &self.proxy.service, self.arrived);
         Some(match self.subject {
-            Subject::Connection { sni, port } => Head { sni, destination_port: port, ..of_connection },
-            Subject::Request(forward) => Head {
-                method: forward.method(),
-                path: forward.path(),
-                query: Query::new(forward.query()).ok()?,
-                fields: forward.fields(),
-                ..of_connection
-            },
+            Subject::Connection { sni, port } => Head { sni, destination_port: port, ..head },
+            Subject::Request(forward) => {
+                let (claims, operation) = (admitted.claims.as_deref(), self.operation);
+                Head { claims, operation, ..head.with_request(forward, host).ok()? }
+            }
         })
     }
 }

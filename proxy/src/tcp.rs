@@ -17,11 +17,9 @@ use tokio::net::TcpStream;
 use crate::applied::Applied;
 use crate::attributes::Head;
 use crate::exchange::{Direction, Record};
-use crate::fields::Fields;
 use crate::http1::Buffer;
 use crate::ids;
 use crate::metrics::Memo;
-use crate::path::Query;
 use crate::request::{Connection, Proxy, Way};
 use crate::respond::Refusal;
 use crate::standing::{Admitted, REVOKED, Revoked, Standing, Subject};
@@ -40,6 +38,15 @@ pub(crate) enum Target {
     Own { sni: Option<String> },
     /// To this service of the mesh.
     Service(String),
+}
+
+impl Target {
+    fn sni(&self) -> Option<&str> {
+        match self {
+            Self::Own { sni } => sni.as_deref(),
+            Self::Service(_) => None,
+        }
+    }
 }
 
 /// Whether the application behind this proxy takes raw connections.
@@ -86,16 +93,12 @@ pub(crate) async fn serve(
     };
     let metrics = &proxy.observers.metrics.tcp;
     let routed = match target {
-        Target::Own { sni } => proxy.let_connect(&mut record, connection, &principal, sni.as_deref()).await,
+        Target::Own { .. } => proxy.let_connect(&mut record, connection, &principal, target.sni()).await,
         Target::Service(service) => proxy.find_raw(connection, service),
     };
     let served = match routed {
         Ok(way) => {
-            let sni = match target {
-                Target::Own { sni } => sni.as_deref(),
-                Target::Service(_) => None,
-            };
-            let subject = Subject::Connection { sni, port: way.service.port() };
+            let subject = Subject::Connection { sni: target.sni(), port: way.service.port() };
             let standing = Standing::new(proxy, connection, &record, way.admitted.as_ref(), subject);
             pass(&mut stream, &way, &mut record, &standing, lifecycle).await
         }
@@ -133,31 +136,16 @@ impl Proxy {
     ) -> Result<Way, Refusal> {
         self.not_in_the_clear(connection)?;
         let application = self.interception.application(connection.original.as_ref(), &self.application)?;
-        let head = Head {
-            principal,
-            action: Action::Tcp,
-            service: &self.service,
-            method: "",
-            path: "",
-            query: Query::new("")?,
-            host: "",
-            fields: Fields::default(),
-            claims: None,
-            operation: None,
-            source_ip: connection.caller.ip(),
-            tls: connection.peer.is_some(),
-            sni,
-            destination_port: application.port(),
-            time: record.arrived,
-        };
+        let caller = (principal, connection.caller.ip(), connection.peer.is_some());
+        let head = Head::of_connection(caller, Action::Tcp, &self.service, record.arrived);
+        let head = Head { sni, destination_port: application.port(), ..head };
         // What a limit has left is told to callers of HTTP alone.
         let _balances = self.admit((&self.current, &self.checker), record, &head).await?;
         let applied = self.current.look();
-        let way =
-            Way::to(Arc::clone(applied.services.get(&self.service).unwrap_or(application)), Protocol::Tcp);
+        let own = applied.services.get(&self.service);
         let greeting = self.greeting(connection, None);
         let admitted = Some(Admitted { action: Action::Tcp, claims: None, revision: record.revision() });
-        Ok(Way { service: Arc::clone(application), admitted, greeting, ..way })
+        Ok(Way { admitted, greeting, ..Way::to_application(application, own, Protocol::Tcp) })
     }
 }
 
