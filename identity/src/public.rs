@@ -3,6 +3,9 @@
 //! The chain has to lead to a root of the system, or of a file of one's own, and the certificate has to be for the name.
 //! We show no certificate: to such a server our identity means nothing. No session is resumed, so that each connection
 //! has its server verified.
+//!
+//! Nowhere else is TLS 1.2 spoken. Of that, rustls has only what is still held to be sound: ephemeral keys and AEAD, and
+//! no renegotiation.
 
 use std::sync::Arc;
 
@@ -10,7 +13,7 @@ use daemon::Clock;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::tls::{ClockTime, owned};
@@ -56,13 +59,14 @@ pub fn roots(pem: &[u8]) -> Result<RootCertStore, RootsError> {
     if roots.is_empty() { Err(RootsError::Empty) } else { Ok(roots) }
 }
 
-/// For a client of a server that is believed by `roots`. `alpn` is in order of preference.
+/// For a client of a server that is believed by `roots`, by TLS 1.3, or 1.2 if it knows no better. `alpn` is in order of
+/// preference, and empty for none.
 pub fn client_config(roots: RootCertStore, clock: Clock, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    #[expect(clippy::expect_used, reason = "the provider, a constant, has what TLS 1.3 needs")]
+    #[expect(clippy::expect_used, reason = "the provider, a constant, has what both versions need")]
     let builder = ClientConfig::builder_with_details(provider, Arc::new(ClockTime(clock)))
-        .with_protocol_versions(&[&TLS13])
-        .expect("aws-lc-rs has TLS 1.3");
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("aws-lc-rs has TLS 1.3 and 1.2");
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.resumption = Resumption::disabled();
     config.alpn_protocols = owned(alpn);

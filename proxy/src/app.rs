@@ -23,6 +23,7 @@ use crate::decision_log::DecisionLog;
 use crate::egress::Egress;
 use crate::endpoints::Service;
 use crate::exchange::{Direction, Observers};
+use crate::external::SystemRoots;
 use crate::handover::{Office, Waiting};
 use crate::intercept::Interception;
 use crate::jwt;
@@ -164,7 +165,8 @@ impl Frame {
         let watcher = self.watcher(&config, &client, (&current, &egress), &source, &clock, first_config);
         drop(self.lifecycle.spawn(watcher.watch_until_stopped(self.lifecycle.clone())));
         let (metrics, lifecycle) = (self.metrics.clone(), self.lifecycle.clone());
-        let telling = staleness::tell_until_stopped(current.clone(), clock.clone(), metrics, lifecycle);
+        let whose = (current.clone(), egress.clone());
+        let telling = staleness::tell_until_stopped(whose, clock.clone(), metrics, lifecycle);
         drop(self.lifecycle.spawn(telling));
         let interception = Interception::new(
             config.intercept.as_ref(),
@@ -272,6 +274,7 @@ impl Frame {
             own_service: config.service.clone(),
             source: source.clone(),
             clock: clock.clone(),
+            system_roots: Arc::new(SystemRoots::new(clock.clone())),
             environment: Environment { base_dir: config.base_dir.clone(), exposition },
             tokens: jwt::Environment {
                 source: Arc::new(jwt::Network::default()),

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::egress::Egress;
 use crate::endpoints::Service;
 use crate::exchange::Direction;
-use crate::external::{self, ExternalError};
+use crate::external::{self, ExternalError, SystemRoots};
 use crate::jwt::{self, Jwt};
 use crate::limits::{LimitError, Limits};
 use crate::path::Slashes;
@@ -96,6 +96,8 @@ pub(crate) struct Applier {
     pub source: Source,
     /// The time, for the same.
     pub clock: Clock,
+    /// Who vouches for servers outside of the mesh, unless the bundle says it.
+    pub system_roots: Arc<SystemRoots>,
     /// What report handlers may use of this process.
     pub environment: Environment,
     /// What keys of end users' tokens are fetched with.
@@ -113,7 +115,7 @@ impl Applier {
         // Where the mesh is the same, so are its services, and nothing is made anew.
         let is_same = Arc::ptr_eq(&config.mesh, &previous.config.mesh);
         let services = if is_same { &[] } else { config.mesh.services.as_slice() };
-        let externals = external::of(services, &self.clock).await?;
+        let externals = external::of(services, &self.system_roots, &self.clock).await?;
         let connect = |service: &config::Service, address: SocketAddr| match service.mtls {
             _ if let Some(external) = externals.get(&service.name) => Pool::to_external(Arc::clone(external)),
             Mtls::Strict | Mtls::Permissive => {

@@ -25,7 +25,7 @@ pub(crate) struct Egress {
 }
 
 /// What decides on requests to one service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Gate {
     /// What policyd said last of it.
     pub current: Current,
@@ -39,7 +39,7 @@ impl Egress {
     }
 
     /// Decides from now on by `applied` on all services that it enforces for but `own`. What did not change keeps its
-    /// state. `heard` is when policyd last stood by what is known.
+    /// state; what is no service any more has no policies. `heard` is when policyd last stood by what is known.
     ///
     /// # Errors
     /// When a part of it can't be used. What was in use stays.
@@ -56,7 +56,10 @@ impl Egress {
             gate.current.replace(said);
             (service, gate)
         });
-        self.gates.store(Arc::new(gates.collect()));
+        let gates: HashMap<_, _> = gates.collect();
+        let gone = before.iter().filter(|(service, _)| !gates.contains_key(*service));
+        gone.for_each(|(_, gate)| gate.current.replace(Applied::default()));
+        self.gates.store(Arc::new(gates));
         Ok(())
     }
 
@@ -78,6 +81,11 @@ impl Egress {
         if let Some(gate) = self.gates.load().get(service) {
             gate.current.raise_floor(floor);
         }
+    }
+
+    /// What is known has become stale, or fresh again.
+    pub(crate) fn aged(&self) {
+        self.gates.load().values().for_each(|gate| gate.current.aged());
     }
 
     /// policyd stood by all it had said at the time `at`.

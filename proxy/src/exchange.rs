@@ -131,8 +131,14 @@ pub(crate) struct Arrival<'a> {
 
 impl Observers {
     /// A decision was made again, on what was let in before.
-    pub(crate) fn decided_again(&self, request_id: &str, head: &Head<'_>, checked: &Checked) {
-        let applied = self.current.look();
+    pub(crate) fn decided_again(
+        &self,
+        current: &Current,
+        request_id: &str,
+        head: &Head<'_>,
+        checked: &Checked,
+    ) {
+        let applied = current.look();
         let settings = applied.enforced.as_ref().and_then(|enforced| enforced.decision_log.as_ref());
         let entry = Entry { request_id, whole: &|| head.to_attributes(), checked, enforced: true };
         self.decision_log.log(settings, &entry);
@@ -224,9 +230,9 @@ impl<'a> Record<'a> {
         self.checked.as_ref().map(|checked| checked.decision.revision).unwrap_or_default()
     }
 
-    /// It was decided on again.
-    pub(crate) fn decided_again(&mut self, checked: Checked) {
-        (self.checked, self.passed) = (Some(checked), None);
+    /// It was decided on again, if it came to that.
+    pub(crate) fn decided_again(&mut self, checked: Option<Checked>) {
+        (self.checked, self.passed) = (checked, None);
     }
 
     /// It has ended, for it would not be let in again.

@@ -3,6 +3,8 @@
 //! A name is resolved again every half minute, when a connection is needed. While that fails the addresses found last
 //! are used: a server does not move because nobody can be asked where it is.
 
+mod roots;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -13,13 +15,13 @@ use api::config::{self, Protocol};
 use daemon::Clock;
 use identity::public::{self, RootsError};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::pool::{ALPN_HTTP1, ALPN_HTTP2};
+use roots::Secured;
+pub(crate) use roots::SystemRoots;
 
 /// For how long a name's addresses are used before it is resolved again.
 const RESOLVED_FOR: Duration = Duration::from_secs(30);
@@ -34,9 +36,17 @@ pub(crate) struct External {
     host: String,
     port: u16,
     name: ServerName<'static>,
-    http1: Arc<ClientConfig>,
-    http2: Arc<ClientConfig>,
+    believed: Believed,
     found: Mutex<Found>,
+}
+
+/// Who vouches for a server.
+#[derive(Debug)]
+enum Believed {
+    /// The authorities that the bundle names.
+    By(Secured),
+    /// Those of this host's system.
+    BySystem(Arc<SystemRoots>),
 }
 
 /// Where it was found last.
@@ -63,54 +73,34 @@ pub(crate) struct ExternalError {
 /// When a name or a root can't be used.
 pub(crate) async fn of(
     services: &[config::Service],
+    of_system: &Arc<SystemRoots>,
     clock: &Clock,
 ) -> Result<HashMap<String, Arc<External>>, ExternalError> {
     let outside = || services.iter().filter_map(|service| Some((service, service.external.as_ref()?)));
-    let of_system = if outside().any(|(_, external)| external.roots.is_none()) {
-        roots_of_system().await
-    } else {
-        RootCertStore::empty()
-    };
+    if outside().any(|(_, external)| external.roots.is_none()) {
+        // Now, so that the first request need not wait for it, and the log tells early that there are none.
+        of_system.secured(Instant::now()).await;
+    }
     let made = outside().map(|(service, external)| {
-        let made = External::new(external, &of_system, clock);
+        let made = External::new(external, of_system, clock);
         let made = made.map_err(|why| ExternalError { service: service.name.clone(), why })?;
         Ok((service.name.clone(), Arc::new(made)))
     });
     made.collect()
 }
 
-/// Empty if there are none: then no server is believed.
-async fn roots_of_system() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    match tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await {
-        Ok(loaded) => drop(roots.add_parsable_certificates(loaded.certs)),
-        Err(error) => tracing::warn!(%error, "the system's roots can't be read"),
-    }
-    if roots.is_empty() {
-        tracing::warn!(
-            "this host has no root certificates, so no server outside of the mesh is believed; install \
-             `ca-certificates`, set `SSL_CERT_FILE`, or name `roots` in mesh.yaml"
-        );
-    }
-    roots
-}
-
 impl External {
-    fn new(config: &config::External, of_system: &RootCertStore, clock: &Clock) -> Result<Self, String> {
-        let roots = match &config.roots {
-            Some(pem) => public::roots(pem.as_bytes()).map_err(|error: RootsError| error.to_string())?,
-            None => of_system.clone(),
+    fn new(config: &config::External, of_system: &Arc<SystemRoots>, clock: &Clock) -> Result<Self, String> {
+        let believed = match &config.roots {
+            Some(pem) => {
+                let roots = public::roots(pem.as_bytes()).map_err(|error: RootsError| error.to_string())?;
+                Believed::By(Secured::by(roots, clock))
+            }
+            None => Believed::BySystem(Arc::clone(of_system)),
         };
         let name = ServerName::try_from(config.name.clone());
         let name = name.map_err(|_error| format!("`{}` is no name of a server", config.name))?;
-        Ok(Self {
-            host: config.host.clone(),
-            port: config.port,
-            name,
-            http1: public::client_config(roots.clone(), clock.clone(), ALPN_HTTP1),
-            http2: public::client_config(roots, clock.clone(), ALPN_HTTP2),
-            found: Mutex::default(),
-        })
+        Ok(Self { host: config.host.clone(), port: config.port, name, believed, found: Mutex::default() })
     }
 
     /// A new connection, on which this protocol is spoken.
@@ -121,16 +111,19 @@ impl External {
         let addresses = self.resolve(Instant::now(), lookup).await?;
         let stream = TcpStream::connect(addresses.as_slice()).await?;
         stream.set_nodelay(true)?;
-        let (tls, wanted) = match protocol {
-            Protocol::Http1 => (&self.http1, None),
-            Protocol::Http2 => (&self.http2, Some(b"h2".as_slice())),
-            // No bundle has such a service.
-            Protocol::Tcp => return Err(io::ErrorKind::Unsupported.into()),
+        let Secured { http1, http2, tcp } = match &self.believed {
+            Believed::By(secured) => secured.clone(),
+            Believed::BySystem(roots) => roots.secured(Instant::now()).await,
         };
-        let stream = TlsConnector::from(Arc::clone(tls)).connect(self.name.clone(), stream).await?;
+        let tls = match protocol {
+            Protocol::Http1 => http1,
+            Protocol::Http2 => http2,
+            Protocol::Tcp => tcp,
+        };
+        let stream = TlsConnector::from(tls).connect(self.name.clone(), stream).await?;
         // A server that knows nothing of ALPN speaks HTTP/1.1.
         match stream.get_ref().1.alpn_protocol() {
-            None if wanted.is_some() => Err(io::Error::other("the server does not speak HTTP/2")),
+            None if protocol == Protocol::Http2 => Err(io::Error::other("the server does not speak HTTP/2")),
             _ => Ok(stream),
         }
     }
@@ -197,7 +190,8 @@ mod tests {
             name: "api.example".into(),
             roots: None,
         };
-        External::new(&config, &RootCertStore::empty(), &Clock::system()).unwrap()
+        let roots = Arc::new(SystemRoots::new(Clock::system()));
+        External::new(&config, &roots, &Clock::system()).unwrap()
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -264,7 +264,8 @@ impl Pool {
             return Err(ConnectError::Together);
         }
         let lease = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let connection = self.connect_without_timeout(Protocol::Http2, greeting).await?;
+            let room = &budget().upstreams;
+            let connection = self.connect_without_timeout(Protocol::Http2, greeting, room).await?;
             let cut = self.cut(&connection);
             Ok(links.open(connection, cut).await?)
         });
@@ -291,7 +292,7 @@ impl Pool {
         protocol: Protocol,
         greeting: Option<&Greeting>,
     ) -> Result<Connection, ConnectError> {
-        let connecting = self.connect_without_timeout(protocol, greeting);
+        let connecting = self.connect_without_timeout(protocol, greeting, &budget().upstreams);
         tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
     }
 
@@ -299,8 +300,9 @@ impl Pool {
         &self,
         protocol: Protocol,
         greeting: Option<&Greeting>,
+        room: &'static Semaphore,
     ) -> Result<Connection, ConnectError> {
-        let descriptor = budget().upstreams.try_acquire().map_err(|_full| ConnectError::Full)?;
+        let descriptor = room.try_acquire().map_err(|_full| ConnectError::Full)?;
         match &self.target {
             Target::Plain(address) => {
                 let mut stream = TcpStream::connect(address).await?;
@@ -378,3 +380,6 @@ fn take_last(idle: &mut Vec<Idle>, greeting: Option<&Greeting>) -> Option<Idle> 
     let at = idle.iter().rposition(|idle| idle.connection.greeting.as_ref() == greeting)?;
     Some(idle.remove(at))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
 use crate::cutter::Cutter;
-use crate::egress::Egress;
+use crate::egress::{Egress, Gate};
 use crate::endpoints::Service;
 use crate::exchange::{Arrival, Direction, Observers, Record};
 use crate::framing::Malformed;
@@ -188,9 +188,7 @@ impl Proxy {
 
     /// From the application to a service outside of the mesh, if policies and limits allow it.
     async fn let_out(&self, record: &mut Record<'_>, way: Way, forward: &Forward) -> Result<Way, Refusal> {
-        let untold =
-            || Refusal::PolicyUnavailable("policyd has not sent this service's policies yet".to_owned());
-        let gate = self.egress.of(&way.service.name).ok_or_else(untold)?;
+        let gate = self.gate(&way.service.name)?;
         let applied = gate.current.applied();
         let operation = applied.operations.find(forward.method(), forward.path());
         let protocol = way.service.protocol;
@@ -201,7 +199,16 @@ impl Proxy {
         let head = Head::of_connection(caller, action, &way.service.name, record.arrived);
         let head = Head { operation, ..head.with_request(forward, &host)? };
         let balances = Box::pin(self.admit((&gate.current, &gate.checker), record, &head)).await?;
-        Ok(Way { protocol, balances, ..way })
+        drop(applied);
+        let admitted = Some(Admitted { action, claims: None, revision: record.revision(), gate: Some(gate) });
+        Ok(Way { protocol, balances, admitted, ..way })
+    }
+
+    /// What decides on calls to `service`, which is outside of the mesh.
+    pub(crate) fn gate(&self, service: &str) -> Result<Arc<Gate>, Refusal> {
+        let untold =
+            || Refusal::PolicyUnavailable("policyd has not sent this service's policies yet".to_owned());
+        self.egress.of(service).ok_or_else(untold)
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -232,7 +239,7 @@ impl Proxy {
         let head = Head { claims: claims.as_deref(), operation, ..head.with_request(forward, &host)? };
         let balances = self.admit((&self.current, &self.checker), record, &head).await?;
         let greeting = self.greeting(connection, forward.client());
-        let admitted = Some(Admitted { action, claims, revision: record.revision() });
+        let admitted = Some(Admitted { action, claims, revision: record.revision(), gate: None });
         Ok(Way { balances, admitted, greeting, ..Way::to_application(application, own, protocol) })
     }
 

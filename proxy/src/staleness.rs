@@ -6,22 +6,23 @@
 use daemon::{Clock, Lifecycle};
 
 use crate::applied::Current;
+use crate::egress::Egress;
 use crate::metrics::Metrics;
 
 /// Tells until the proxy stops.
 pub(crate) async fn tell_until_stopped(
-    current: Current,
+    (current, egress): (Current, Egress),
     clock: Clock,
     metrics: Metrics,
     lifecycle: Lifecycle,
 ) {
     tokio::select! {
         () = lifecycle.stopping() => {}
-        () = tell(&current, &clock, &metrics) => {}
+        () = tell(&current, &egress, &clock, &metrics) => {}
     }
 }
 
-async fn tell(current: &Current, clock: &Clock, metrics: &Metrics) {
+async fn tell(current: &Current, egress: &Egress, clock: &Clock, metrics: &Metrics) {
     let mut heard = current.hearing();
     // Before the first word there is nothing to be stale.
     if heard.wait_for(Option::is_some).await.is_err() {
@@ -39,6 +40,7 @@ async fn tell(current: &Current, clock: &Clock, metrics: &Metrics) {
         }
         metrics.stale(true);
         current.aged();
+        egress.aged();
         let stale_after = applied.config.policies.stale_after;
         tracing::warn!(
             ?stale_after,
@@ -47,6 +49,7 @@ async fn tell(current: &Current, clock: &Clock, metrics: &Metrics) {
         while is_stale() && heard.changed().await.is_ok() {}
         metrics.stale(false);
         current.aged();
+        egress.aged();
         tracing::info!("policyd speaks again");
     }
 }

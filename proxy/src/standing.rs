@@ -13,10 +13,12 @@ use jiff::Timestamp;
 use model::{Action, Principal, Revision};
 
 use crate::admission;
+use crate::applied::{Applied, Current};
 use crate::attributes::Head;
-use crate::check::Checked;
+use crate::check::{Checked, Checker};
+use crate::egress::Gate;
 use crate::exchange::Record;
-use crate::http1::Forward;
+use crate::http1::{Forward, RequestHead};
 use crate::jwt::Claims;
 use crate::request::{Connection, Proxy, Way};
 use crate::respond::Refusal;
@@ -28,16 +30,19 @@ pub(crate) const REVOKED: &str = "revoked";
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub action: Action,
+    /// Nothing also where nobody has looked for them, for the service was not protected then.
     pub claims: Option<Arc<Claims>>,
     /// Of the decision; none was made where the service is not protected.
     pub revision: Revision,
+    /// What decided, unless it was on a call of this proxy's own service.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// What was let in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Subject<'a> {
-    /// A request, in the form that was decided on.
-    Request(&'a Forward),
+    /// A request, as it came, and in the form that was decided on.
+    Request { request: &'a RequestHead, forward: &'a Forward },
     /// A raw connection.
     Connection { sni: Option<&'a str>, port: u16 },
 }
@@ -50,7 +55,8 @@ pub(crate) struct Standing<'a> {
     admitted: Option<&'a Admitted>,
     subject: Subject<'a>,
     principal: &'a Principal,
-    operation: Option<&'a str>,
+    /// The service that is called.
+    service: &'a str,
     request_id: &'a str,
     source_ip: std::net::IpAddr,
     tls: bool,
@@ -60,7 +66,8 @@ pub(crate) struct Standing<'a> {
 /// The decision that ended it.
 #[derive(Debug)]
 pub(crate) struct Revoked {
-    pub checked: Checked,
+    /// Nothing if it did not come to one.
+    pub checked: Option<Checked>,
     pub refusal: Refusal,
 }
 
@@ -72,7 +79,7 @@ pub(crate) struct Watch<'a> {
 
 impl<'a> Standing<'a> {
     /// The decision that is in `record`.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         proxy: &'a Proxy,
         connection: &Connection,
         record: &Record<'a>,
@@ -84,10 +91,11 @@ impl<'a> Standing<'a> {
             admitted,
             subject,
             principal: record.principal,
-            operation: record.operation,
+            service: record.service,
             request_id: record.request_id,
             source_ip: record.client,
-            tls: connection.peer.is_some(),
+            // What leaves the mesh leaves by TLS, and its caller is as well known as any.
+            tls: connection.peer.is_some() || admitted.is_some_and(|admitted| admitted.gate.is_some()),
             arrived: record.arrived,
         }
     }
@@ -98,10 +106,10 @@ impl<'a> Standing<'a> {
         connection: &Connection,
         record: &Record<'a>,
         routed: &'a Result<Way, Refusal>,
-        forward: &'a Forward,
+        (request, forward): (&'a RequestHead, &'a Forward),
     ) -> Self {
         let admitted = routed.as_ref().ok().and_then(|way| way.admitted.as_ref());
-        Self::new(proxy, connection, record, admitted, Subject::Request(forward))
+        Self::new(proxy, connection, record, admitted, Subject::Request { request, forward })
     }
 
     /// What waits for its end.
@@ -109,8 +117,16 @@ impl<'a> Standing<'a> {
         Watch { standing: self, waiting: None }
     }
 
+    /// What decides: what policyd said last, and what decides with that.
+    fn judge<'j>(&'j self, admitted: &'j Admitted) -> (&'j Current, &'j Checker) {
+        match &admitted.gate {
+            Some(gate) => (&gate.current, &gate.checker),
+            None => (&self.proxy.current, &self.proxy.checker),
+        }
+    }
+
     async fn revoked(&self, admitted: &Admitted) -> Revoked {
-        let current = &self.proxy.current;
+        let (current, _) = self.judge(admitted);
         let mut changes = current.changes();
         let mut last = (admitted.revision, false);
         loop {
@@ -129,8 +145,13 @@ impl<'a> Standing<'a> {
                         return revoked;
                     }
                 }
+                // The bundle names this server no more, and what nobody permits does not leave.
+                None if admitted.gate.is_some() => {
+                    let refusal = Refusal::NoSuchService(self.service.to_owned());
+                    return Revoked { checked: None, refusal };
+                }
                 _ => {
-                    // Never an error: the proxy holds the sender.
+                    // Never an error: the proxy holds the sender, and so does what was let in.
                     let _changed = changes.changed().await;
                 }
             }
@@ -138,27 +159,43 @@ impl<'a> Standing<'a> {
     }
 
     async fn decide_again(&self, admitted: &Admitted) -> Option<Revoked> {
+        let (current, checker) = self.judge(admitted);
+        let applied = current.applied();
+        let claims = match self.end_user(admitted, &applied).await {
+            Ok(claims) => claims,
+            Err(refusal) => return Some(Revoked { checked: None, refusal }),
+        };
         let host = match self.subject {
-            Subject::Request(forward) => forward.host(),
+            Subject::Request { forward, .. } => forward.host(),
             Subject::Connection { .. } => "".into(),
         };
-        let head = self.head(admitted, &host)?;
-        let now = self.proxy.clock.now();
-        let checked = self.proxy.checker.decide(&head, now, Head::to_attributes).await;
-        self.proxy.observers.decided_again(self.request_id, &head, &checked);
+        let head = Head { claims: claims.as_deref(), ..self.head(admitted.action, &applied, &host)? };
+        let checked = checker.decide(&head, self.proxy.clock.now(), Head::to_attributes).await;
+        self.proxy.observers.decided_again(current, self.request_id, &head, &checked);
         let refusal = admission::refused(&checked)?;
-        Some(Revoked { checked, refusal })
+        Some(Revoked { checked: Some(checked), refusal })
+    }
+
+    /// Who the end user is. Where nobody was found before, its token is looked for now, as of when it came: its service
+    /// may have taken none then, or not have been protected.
+    async fn end_user(&self, admitted: &Admitted, applied: &Applied) -> Result<Option<Arc<Claims>>, Refusal> {
+        let Subject::Request { request, .. } = self.subject else { return Ok(None) };
+        if admitted.claims.is_some() || applied.jwt.takes_none() {
+            return Ok(admitted.claims.clone());
+        }
+        let query = request.target()?.query.unwrap_or_default();
+        Ok(applied.jwt.identify(request.fields(), query, self.arrived).await?)
     }
 
     /// The facts of before. Nothing if there is no request in them, which there was.
-    fn head<'h>(&'h self, admitted: &'h Admitted, host: &'h str) -> Option<Head<'h>> {
+    fn head<'h>(&'h self, action: Action, applied: &'h Applied, host: &'h str) -> Option<Head<'h>> {
         let caller = (self.principal, self.source_ip, self.tls);
-        let head = Head::of_connection(caller, admitted.action, &self.proxy.service, self.arrived);
+        let head = Head::of_connection(caller, action, self.service, self.arrived);
         Some(match self.subject {
             Subject::Connection { sni, port } => Head { sni, destination_port: port, ..head },
-            Subject::Request(forward) => {
-                let (claims, operation) = (admitted.claims.as_deref(), self.operation);
-                Head { claims, operation, ..head.with_request(forward, host).ok()? }
+            Subject::Request { forward, .. } => {
+                let operation = applied.operations.find(forward.method(), forward.path());
+                Head { operation, ..head.with_request(forward, host).ok()? }
             }
         })
     }

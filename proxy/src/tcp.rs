@@ -36,7 +36,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum Target {
     /// To the application behind this proxy. Its caller asked for this server name.
     Own { sni: Option<String> },
-    /// To this service of the mesh.
+    /// To this service.
     Service(String),
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn serve(
     let metrics = &proxy.observers.metrics.tcp;
     let routed = match target {
         Target::Own { .. } => proxy.let_connect(&mut record, connection, &principal, target.sni()).await,
-        Target::Service(service) => proxy.find_raw(connection, service),
+        Target::Service(service) => proxy.find_raw(&mut record, connection, &principal, service).await,
     };
     let served = match routed {
         Ok(way) => {
@@ -112,9 +112,16 @@ pub(crate) async fn serve(
 }
 
 impl Proxy {
-    /// From the application to a service of the mesh.
-    fn find_raw(&self, connection: &Connection, name: &str) -> Result<Way, Refusal> {
-        let applied = self.current.look();
+    /// From the application to a service of the mesh, whose own sidecar decides, or to one outside of it, for which this
+    /// one does.
+    async fn find_raw(
+        &self,
+        record: &mut Record<'_>,
+        connection: &Connection,
+        principal: &Principal,
+        name: &str,
+    ) -> Result<Way, Refusal> {
+        let applied = self.current.applied();
         if applied.services.is_empty() {
             return Err(Refusal::NoConfig);
         }
@@ -123,7 +130,19 @@ impl Proxy {
             return Err(Refusal::NoConnections(name.to_owned()));
         }
         self.interception.not_back(connection.original.as_ref())?;
-        Ok(Way::to(Arc::clone(service), Protocol::Tcp))
+        let way = Way::to(Arc::clone(service), Protocol::Tcp);
+        if way.service.external.is_none() {
+            return Ok(way);
+        }
+        let gate = self.gate(name)?;
+        // It leaves by TLS, and its caller is as well known as any.
+        let caller = (principal, connection.caller.ip(), true);
+        let head = Head::of_connection(caller, Action::Tcp, name, record.arrived);
+        let head = Head { destination_port: way.service.port(), ..head };
+        let _balances = self.admit((&gate.current, &gate.checker), record, &head).await?;
+        let revision = record.revision();
+        let admitted = Some(Admitted { action: Action::Tcp, claims: None, revision, gate: Some(gate) });
+        Ok(Way { admitted, ..way })
     }
 
     /// From a caller to the application, if policies and limits allow it.
@@ -144,7 +163,8 @@ impl Proxy {
         let applied = self.current.look();
         let own = applied.services.get(&self.service);
         let greeting = self.greeting(connection, None);
-        let admitted = Some(Admitted { action: Action::Tcp, claims: None, revision: record.revision() });
+        let revision = record.revision();
+        let admitted = Some(Admitted { action: Action::Tcp, claims: None, revision, gate: None });
         Ok(Way { admitted, greeting, ..Way::to_application(application, own, Protocol::Tcp) })
     }
 }

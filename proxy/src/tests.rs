@@ -6,6 +6,7 @@ mod decision_log;
 mod end_users;
 mod enforcement;
 mod external;
+mod external_streams;
 mod forwarded;
 mod greeting;
 mod grpc;

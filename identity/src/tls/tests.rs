@@ -117,6 +117,34 @@ fn a_session_that_is_resumed_all_the_same_has_no_peer() {
     assert_eq!((peer(&resumed), peer(&of_server)), (None, None));
 }
 
+/// Whatever else the library could speak.
+#[test]
+fn a_peer_that_speaks_no_better_than_tls_12_is_refused() {
+    let (clock, now) = test_pki::clock();
+    let source = Pki::new(now).source(WORKLOAD, |_| {});
+    let old = &[&rustls::version::TLS12];
+    let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        || Arc::new(Verifier::new(Trust::Current(source.clone()), Allowed::Any, ClientAuth::Required));
+    let certificate = || Arc::new(CurrentCertificate(source.clone()));
+    let client = ClientConfig::builder_with_provider(provider()).with_protocol_versions(old).unwrap();
+    let client = client.dangerous().with_custom_certificate_verifier(verifier());
+    let client = Arc::new(client.with_client_cert_resolver(certificate()));
+    let server = ServerConfig::builder_with_provider(provider()).with_protocol_versions(old).unwrap();
+    let server = server.with_client_cert_verifier(verifier()).with_cert_resolver(certificate());
+    let server = Arc::new(server);
+    for auth in [ClientAuth::Required, ClientAuth::Optional, ClientAuth::OptionalWithGrace(MINUTE)] {
+        let outcome = handshake(&client, &server_config(&source, clock.clone(), auth, &[]));
+        assert_refused(&outcome, "server", "peer is incompatible: Tls12NotOfferedOrEnabled", "client");
+    }
+    let allowed = vec![WORKLOAD.parse().unwrap()];
+    let anonymous =
+        anonymous_client_config(source.current().bundle.clone(), clock.clone(), allowed.clone(), &[]);
+    for ours in [client_config(&source, clock, allowed, &[]), anonymous] {
+        assert_refused(&handshake(&ours, &server), "server", "peer is incompatible", "server");
+    }
+}
+
 type Spoil = fn(&mut CertificateParams, Timestamp);
 
 #[test]

@@ -207,7 +207,8 @@ impl<'a> Session<'a> {
         let mut record = Record::begin(&self.proxy.observers, memo, arrival, ids);
         (record.method, record.path) = (forward.method(), forward.path());
         let routed = self.proxy.route(&mut record, self.connection, applied, request, forward).await;
-        let standing = &Standing::of_request(self.proxy, self.connection, &record, &routed, forward);
+        let standing =
+            &Standing::of_request(self.proxy, self.connection, &record, &routed, (request, forward));
         let (direction, has_ended) = (self.connection.direction, &|| self.has_ended());
         let passed = match &routed {
             Ok(way) if way.protocol == Protocol::Http2 => {

@@ -26,7 +26,7 @@ use crate::framing::{BodyLength, Malformed};
 use crate::pool::Connection;
 use crate::request::Way;
 use crate::respond::Refusal;
-use crate::standing::{Revoked, Standing};
+use crate::standing::{Revoked, Standing, Watch};
 use crate::tcp;
 use crate::tunnel::{self, End, Ended};
 use crate::upstream::{Attempts, Failure, INTERIM_MAX, TOO_MANY_INTERIM, UpstreamError};
@@ -75,6 +75,8 @@ enum Trouble {
     Malformed,
     /// It took too long.
     Timeout,
+    /// It would not be let in any more.
+    Revoked(Revoked),
     /// The upstream's connection failed.
     Upstream(Failure, String),
 }
@@ -100,7 +102,7 @@ pub(crate) async fn run(
         if !relay.ask_for_body(down, &up).await {
             return Ok(After::Close);
         }
-        match up.head(down, relay.request.is_http_10).await {
+        match up.head(down, relay.request.is_http_10, relay.standing).await {
             Ok(response) => {
                 record.upstream = Some(Arc::clone(&up.endpoint));
                 return relay.respond(response, up, down, record, has_ended).await;
@@ -108,6 +110,10 @@ pub(crate) async fn run(
             Err(Trouble::CallerGone) => return Ok(After::Close),
             Err(Trouble::Malformed) => return Err(Malformed::Chunks.into()),
             Err(Trouble::Timeout) => return Err(relay.way.too_late()),
+            Err(Trouble::Revoked(Revoked { checked, refusal })) => {
+                record.decided_again(checked);
+                return Err(refusal);
+            }
             Err(Trouble::Upstream(failure, why)) => {
                 let is_whole = up.upload.passed == 0;
                 if !(is_whole && attempts.may_retry(up.endpoint, failure, reused)) {
@@ -228,9 +234,15 @@ impl Relay<'_> {
 
 impl Upstream {
     /// Sends the request, until the response's head is there.
-    async fn head(&mut self, down: &mut Downstream, to_http_10: bool) -> Result<ResponseHead, Trouble> {
+    async fn head(
+        &mut self,
+        down: &mut Downstream,
+        to_http_10: bool,
+        standing: &Standing<'_>,
+    ) -> Result<ResponseHead, Trouble> {
+        let mut watch = standing.watch();
         for _ in 0..=INTERIM_MAX {
-            let response = poll_fn(|cx| self.poll_head(cx, down)).await?;
+            let response = poll_fn(|cx| self.poll_head(cx, down, &mut watch)).await?;
             if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
             }
@@ -253,6 +265,7 @@ impl Upstream {
         &mut self,
         cx: &mut Context<'_>,
         down: &mut Downstream,
+        watch: &mut Watch<'_>,
     ) -> Poll<Result<ResponseHead, Trouble>> {
         if let Some(trouble) = self.poll_upload(cx, down) {
             return Poll::Ready(Err(trouble));
@@ -281,6 +294,12 @@ impl Upstream {
         }
         if self.sent == Sent::All && poll_gone(cx, down).is_ready() {
             return Poll::Ready(Err(Trouble::CallerGone));
+        }
+        // What was sent as a whole is soon answered, or given up.
+        if self.sent == Sent::Part
+            && let Poll::Ready(revoked) = watch.poll(cx)
+        {
+            return Poll::Ready(Err(Trouble::Revoked(revoked)));
         }
         down.deadline.poll(cx).map(|()| Err(Trouble::Timeout))
     }

@@ -217,7 +217,8 @@ async fn pass(
     let timeout = if is_call { grpc::timeout(forward.fields()) } else { None };
     let until = timeout.map(|timeout| arrival.started + timeout);
     let routed = routed.map(|way| way.within(timeout));
-    let standing = Standing::of_request(proxy, session.connection, &record, &routed, forward);
+    let came = (request, forward);
+    let standing = Standing::of_request(proxy, session.connection, &record, &routed, came);
     let passed = match &routed {
         Ok(way) => {
             let direction = session.connection.direction;

@@ -5,10 +5,12 @@ use std::io;
 use std::time::Duration;
 
 use daemon::Lifecycle;
+use daemon::descriptors::budget;
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Leaving, OUTSIDE, Original, OutboundTo, Outgoing, service_at};
-use crate::pool::CONNECT_TIMEOUT;
+use crate::pool::{CONNECT_TIMEOUT, ConnectError};
 use crate::request::{Connection, Proxy};
 use crate::stream::Stream;
 use crate::tcp;
@@ -25,6 +27,9 @@ enum Speech {
     Http,
     Other,
 }
+
+/// What a connection that leaves the mesh is noted by, and its place among those to upstreams.
+type Noted = (Leaving, SemaphorePermit<'static>);
 
 /// Gives `stream` back if it is to be served as HTTP. If it is something else, and meant for a host outside of the
 /// mesh where the application may call, passes it on to its end.
@@ -52,14 +57,14 @@ pub(crate) async fn http_or_relayed(
             "what this proxy sends is redirected back to it: `tidegate net install` needs its user as --uid"
         );
     }
-    let connected = connect(&interception.outgoing, stream.socket(), original);
+    let connected = connect(&interception.outgoing, stream.socket(), original, &budget().upstreams);
     let connected = tokio::select! {
         () = lifecycle.stopping() => return None,
         connected = connected => connected,
     };
     match connected {
         Ok(None) => Some(stream),
-        Ok(Some((server, _leaving))) => {
+        Ok(Some((server, _noted))) => {
             tcp::relay_outside(&mut stream, server, OUTSIDE, connection, proxy, lifecycle).await;
             None
         }
@@ -75,7 +80,8 @@ async fn connect(
     outgoing: &Outgoing,
     client: &TcpStream,
     original: &Original,
-) -> io::Result<Option<(TcpStream, Leaving)>> {
+    room: &'static Semaphore,
+) -> io::Result<Option<(TcpStream, Noted)>> {
     let is_silent = match tokio::time::timeout(PATIENCE, speech(client)).await {
         Ok(Ok(Speech::Http)) => return Ok(None),
         Ok(Ok(Speech::Other)) => false,
@@ -85,6 +91,7 @@ async fn connect(
     if original.is_own {
         return Err(io::Error::other("it leads back to this proxy"));
     }
+    let descriptor = room.try_acquire().map_err(|_full| io::Error::other(ConnectError::Full))?;
     let (server, leaving) = within(CONNECT_TIMEOUT, outgoing.connect(original.address)).await?;
     if is_silent {
         let mut byte = [0; 1];
@@ -99,7 +106,7 @@ async fn connect(
         }
     }
     server.set_nodelay(true)?;
-    Ok(Some((server, leaving)))
+    Ok(Some((server, (leaving, descriptor))))
 }
 
 /// What the caller speaks, by its first bytes, which stay where they are.
@@ -147,19 +154,37 @@ mod tests {
         Original { address, is_own: false, outside: std::sync::OnceLock::new() }
     }
 
+    fn room_for(connections: usize) -> &'static Semaphore {
+        Box::leak(Box::new(Semaphore::new(connections)))
+    }
+
+    #[tokio::test]
+    async fn each_has_its_place_among_the_connections_to_upstreams() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (original, outgoing) = (meant_for(server.local_addr().unwrap()), Outgoing::default());
+        let (mut caller, here) = pair().await;
+        caller.write_all(b"\x16hello").await.unwrap();
+        let room = room_for(1);
+        let first = connect(&outgoing, &here, &original, room).await.unwrap();
+        let full = connect(&outgoing, &here, &original, room).await.unwrap_err();
+        assert!(full.to_string().starts_with("too many connections to upstreams"), "{full}");
+        drop(first);
+        assert!(connect(&outgoing, &here, &original, room).await.unwrap().is_some());
+    }
+
     #[tokio::test]
     async fn what_comes_back_is_not_sent_again() {
         let (mut caller, here) = pair().await;
         caller.write_all(b"\x16hello").await.unwrap();
         let nobody = "127.0.0.1:1".parse().unwrap();
         let own = Original { is_own: true, ..meant_for(nobody) };
-        let refused = connect(&Outgoing::default(), &here, &own).await.unwrap_err();
+        let refused = connect(&Outgoing::default(), &here, &own, room_for(1)).await.unwrap_err();
         assert_eq!(refused.to_string(), "it leads back to this proxy");
     }
 
     /// How many bytes pass each way, of what is not HTTP.
     async fn relay(outgoing: &Outgoing, client: &mut TcpStream, original: &Original) -> (u64, u64) {
-        let (mut server, _leaving) = connect(outgoing, client, original).await.unwrap().unwrap();
+        let (mut server, _noted) = connect(outgoing, client, original, room_for(1)).await.unwrap().unwrap();
         tokio::io::copy_bidirectional(client, &mut server).await.unwrap()
     }
 
@@ -210,8 +235,10 @@ mod tests {
             caller.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
             there
         };
-        let (connected, there) = tokio::join!(connect(&outgoing, &here, &original), call);
+        let room = room_for(1);
+        let (connected, there) = tokio::join!(connect(&outgoing, &here, &original, room), call);
         assert!(connected.unwrap().is_none());
+        assert_eq!(room.available_permits(), 1);
         assert_eq!(there.peek(&mut [0; 1]).await.unwrap(), 0, "it was told nothing, and closed");
         let mut head = [0; 4];
         here.read_exact(&mut head).await.unwrap();

@@ -185,8 +185,8 @@ impl Watcher {
                 stream.refused = !error.is_empty();
                 if stream.pings.number == 0 {
                     // Nothing is sent before the Hello came.
-                    self.current.heard(stream.pings.sent_at);
                     self.applier.egress.heard(stream.pings.sent_at);
+                    self.current.heard(stream.pings.sent_at);
                 }
                 if error.is_empty() {
                     self.first_config = None;
@@ -207,8 +207,9 @@ impl Watcher {
         if heartbeat.number != stream.pings.number || stream.pings.next_at.is_some() {
             return;
         }
-        self.current.heard(stream.pings.sent_at);
+        // Its own last: who waits for that looks at all of them.
         self.applier.egress.heard(stream.pings.sent_at);
+        self.current.heard(stream.pings.sent_at);
         if let Some(revision) = heartbeat.revision.filter(|_| !stream.refused) {
             self.metrics.configured(revision.into());
         }

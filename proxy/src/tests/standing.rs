@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use api::config::Enforcement;
+use api::config::{Enforcement, KeySource};
 use model::{Action, FailMode};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -12,6 +13,19 @@ use super::policyd::Told;
 use super::setting::*;
 use super::tcp::{answer, connect, is_ended, pair, until_counted};
 use crate::app::Bound;
+use crate::jwt::test_tokens::*;
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: x\r\n";
+const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+
+/// Reads up to and with `mark`.
+async fn read_to(stream: &mut TcpStream, mark: &str) -> String {
+    let mut heard = Vec::new();
+    while !heard.ends_with(mark.as_bytes()) {
+        heard.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(heard).unwrap()
+}
 
 /// A service that answers each word with itself.
 async fn echo() -> TcpListener {
@@ -102,9 +116,98 @@ async fn while_policyd_is_away_the_fail_mode_has_the_say_once_what_is_known_is_s
     }
 }
 
+/// Until `shop` is asked about for the first time.
+async fn until_asked(setting: &Setting) -> model::Attributes {
+    let asked = async {
+        loop {
+            if let Some(asked) = setting.policyd.checks.lock().unwrap().first() {
+                return asked.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.expect("a question")
+}
+
+#[tokio::test]
+async fn a_stream_that_began_unprotected_has_its_users_claims_once_they_count() {
+    for (user, ends) in [("ann", false), ("bob", true)] {
+        let setting = Setting::new().await;
+        let socket = echo().await;
+        let application = socket.local_addr().unwrap();
+        serve(socket, UPGRADED);
+        let shop = setting.proxy("shop", application).await;
+        let takes = issuer(KeySource::Text(key_set(&[EC.jwk("a")])));
+        let off = |told: &mut Told| {
+            told.enforced[0].enforcement = Enforcement::Off;
+            told.enforced[0].issuers = vec![takes];
+        };
+        push(&setting, &shop, off).await;
+        setting.policyd.decide(|request, revision| match request.claims.get("sub").map(String::as_str) {
+            Some("ann") => allow(revision),
+            _ => deny(revision),
+        });
+        let token = EC.sign("a", &claims_with(setting.clock.now(), &json!({"sub": user})));
+        let mut stream = TcpStream::connect(shop.addresses.ingress.unwrap()).await.unwrap();
+        let head = format!("{UPGRADE}Authorization: Bearer {token}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        read_to(&mut stream, "\r\n\r\n").await;
+        answer(&mut stream).await.unwrap();
+        push(&setting, &shop, |told| told.enforced[0].enforcement = Enforcement::Enforce).await;
+        assert_eq!(until_asked(&setting).await.claims["sub"], user);
+        if ends {
+            assert!(is_ended(&mut stream).await);
+        } else {
+            answer(&mut stream).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_began_unprotected_with_a_bad_token_ends_once_it_counts() {
+    let setting = Setting::new().await;
+    let socket = echo().await;
+    let application = socket.local_addr().unwrap();
+    serve(socket, UPGRADED);
+    let shop = setting.proxy("shop", application).await;
+    push(&setting, &shop, |told| told.enforced[0].enforcement = Enforcement::Off).await;
+    let mut stream = TcpStream::connect(shop.addresses.ingress.unwrap()).await.unwrap();
+    let head = format!("{UPGRADE}Authorization: Bearer x.y.z\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    read_to(&mut stream, "\r\n\r\n").await;
+    let takes = issuer(KeySource::Text(key_set(&[EC.jwk("a")])));
+    let on = |told: &mut Told| {
+        told.enforced[0].enforcement = Enforcement::Enforce;
+        told.enforced[0].issuers = vec![takes];
+    };
+    push(&setting, &shop, on).await;
+    assert!(is_ended(&mut stream).await);
+    assert!(setting.policyd.checks.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_request_that_is_still_uploaded_is_refused_once_it_would_be() {
+    let setting = Setting::new().await;
+    let socket = echo().await;
+    let shop = setting.proxy("shop", socket.local_addr().unwrap()).await;
+    let mut stream = TcpStream::connect(shop.addresses.ingress.unwrap()).await.unwrap();
+    stream.write_all(b"POST /a HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\n1234").await.unwrap();
+    let (mut application, _) = socket.accept().await.unwrap();
+    read_to(&mut application, "1234").await;
+    push(&setting, &shop, |_| ()).await;
+    stream.write_all(b"567").await.unwrap();
+    read_to(&mut application, "567").await;
+    setting.policyd.decide(|_, revision| deny(revision));
+    push(&setting, &shop, |_| ()).await;
+    let answer = read_to(&mut stream, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(is_ended(&mut application).await, "what it has got is not all");
+    let asked = setting.policyd.checks.lock().unwrap().clone();
+    assert_eq!(asked.last(), asked.first(), "the facts are those of before");
+}
+
 #[tokio::test]
 async fn tunnels_and_responses_that_go_on_end_too() {
-    const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
     const STREAMED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
     for (greeting, last) in [(UPGRADED, "\r\n\r\n"), (STREAMED, "a\r\n")] {
         let setting = Setting::new().await;
@@ -113,12 +216,8 @@ async fn tunnels_and_responses_that_go_on_end_too() {
         serve(socket, greeting);
         let shop = setting.proxy("shop", application).await;
         let mut stream = TcpStream::connect(shop.addresses.ingress.unwrap()).await.unwrap();
-        let head = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-        stream.write_all(head).await.unwrap();
-        let mut heard = Vec::new();
-        while !heard.ends_with(last.as_bytes()) {
-            heard.push(stream.read_u8().await.unwrap());
-        }
+        stream.write_all(format!("{UPGRADE}\r\n").as_bytes()).await.unwrap();
+        read_to(&mut stream, last).await;
         push(&setting, &shop, |_| ()).await;
         setting.policyd.decide(|_, revision| deny(revision));
         push(&setting, &shop, |_| ()).await;

@@ -1,6 +1,6 @@
 //! Services outside of the mesh: `external:` of a service in `mesh.yaml`.
 
-use api::config::{External, Protocol};
+use api::config::External;
 use daemon::config_file::span_of;
 use daemon::finding::{Finding, Findings, did_you_mean};
 use identity::public;
@@ -42,7 +42,6 @@ pub(super) fn read(
         ("instances", !raw.instances.is_empty()),
         ("ingress", raw.ingress.is_some()),
         ("mtls", raw.mtls.is_some()),
-        ("protocol: tcp", raw.protocol == Protocol::Tcp),
         ("jwt", !raw.jwt.is_empty()),
     ];
     for (key, _) in of_sidecars.into_iter().filter(|(_, is_given)| *is_given) {
@@ -144,6 +143,7 @@ mod tests {
         assert_eq!((other.host.as_str(), other.port, other.name.as_str()), ("10.0.0.1", 8443, "b.example"));
         assert_eq!(other.roots.as_deref(), Some(roots.as_str()));
         assert_eq!(external("{}"), None);
+        assert!(external("{external: {port: 5432}, protocol: tcp}").is_some());
     }
 
     #[test]
@@ -153,7 +153,10 @@ mod tests {
                 "{external: {}, ingress: \"127.0.0.1:80\"}",
                 "`api.example.com` has both `external` and `ingress`",
             ),
-            ("{external: {}, protocol: tcp}", "`api.example.com` has both `external` and `protocol: tcp`"),
+            (
+                "{external: {}, protocol: tcp, operations: {get: {method: GET, path: /a}}}",
+                "`api.example.com` has `protocol: tcp`, and so no operations",
+            ),
             ("{external: {}, mtls: strict}", "`api.example.com` has both `external` and `mtls`"),
             (
                 "{external: {}, instances: [{endpoint: \"127.0.0.1:80\"}]}",
