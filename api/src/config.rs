@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{AtomSet, FailMode, Limit, Name, Operand, Revision, Route, SpiffeId};
+use model::{AtomSet, FailMode, Limit, Name, Operand, Principal, Revision, Route, SpiffeId};
 
 /// The state of the mesh as one proxy needs it, in two parts that change by themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -237,6 +237,17 @@ pub enum Exposure {
     Mesh,
     /// Every caller, browsers included.
     All,
+}
+
+impl Exposure {
+    /// Whether `caller` is told which policy denied its request.
+    pub const fn tells(self, caller: &Principal) -> bool {
+        match self {
+            Self::None => false,
+            Self::Mesh => matches!(caller, Principal::Workload(_)),
+            Self::All => true,
+        }
+    }
 }
 
 /// What decisions and limits do to the requests to a service: the steps in which a mesh is adopted.

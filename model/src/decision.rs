@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::revision::Revision;
 
+/// What a caller is told of a denial who is not told the policy.
+pub const UNEXPLAINED: &str = "the request is not allowed";
+
 /// Allow or deny. Deny is a value; a failure to decide is an error, and [`FailMode`] says what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,6 +86,22 @@ impl Verdict {
             Self::Allow => "allow",
             Self::Deny => "deny",
         }
+    }
+}
+
+impl Decision {
+    /// Why it denies, in words for a caller who may know.
+    pub fn denial(&self) -> &str {
+        match (self.message.as_str(), self.reasons.as_slice()) {
+            ("", []) => "no policy permits this request",
+            ("", _) => "a policy forbids this request",
+            (message, _) => message,
+        }
+    }
+
+    /// What determined it, as a header names it.
+    pub fn determined_by(&self) -> String {
+        if self.reasons.is_empty() { "none".to_owned() } else { self.reasons.join(", ") }
     }
 }
 

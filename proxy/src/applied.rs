@@ -22,9 +22,9 @@ use crate::exchange::Direction;
 use crate::external::{self, ExternalError, SystemRoots};
 use crate::jwt::{self, Jwt};
 use crate::limits::{LimitError, Limits};
-use crate::path::Slashes;
 use crate::pool::Pool;
 use crate::report::{ReportError, Reports};
+use model::path::Slashes;
 
 /// How long a request waits for a configuration that it knows to be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);

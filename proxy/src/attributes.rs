@@ -10,7 +10,7 @@ use model::{Action, Attributes, Fact, Facts, Name, Principal};
 use crate::fields::Fields;
 use crate::http1::Forward;
 use crate::jwt::Claims;
-use crate::path::{PathError, Query};
+use model::path::{PathError, Query};
 
 /// The head of a request in the form in which the application will get it, and what is known of its connection.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
 use crate::fields;
-use crate::path::Query;
 use crate::policy_client::{Charge, Policyd, Taken, Unavailable};
+use model::path::Query;
 
 /// A request, as it stands once its head was brought into the form in which it is decided on.
 #[derive(Clone, Copy, Debug)]

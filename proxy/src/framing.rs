@@ -3,18 +3,12 @@
 //! Two parties that disagree on where a request ends can be made to disagree on who sent it (request
 //! smuggling). Standards let a proxy repair some such heads. Tidegate refuses each of them instead.
 
-use std::borrow::Cow;
-
 use http::StatusCode;
 
 use crate::fields::{Fields, Known};
 
-/// The longest request target, in bytes.
-pub(crate) const TARGET_MAX: usize = 16 * 1024;
-/// The longest head: request line, headers and the empty line, in bytes.
-pub(crate) const HEAD_MAX: usize = 64 * 1024;
-/// The most header lines.
-pub(crate) const HEADERS_MAX: usize = 100;
+pub(crate) use model::head::{HEAD_MAX, HEADERS_MAX, TARGET_MAX, host_name};
+use model::path::is_well_formed;
 
 /// How the body after a head is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,32 +112,6 @@ pub(crate) fn head_length(bytes: &[u8], from: usize) -> Result<Option<usize>, Ma
     if bytes.len() > HEAD_MAX { Err(too_large(bytes)) } else { Ok(None) }
 }
 
-/// The host name in `authority`, lower-cased and without port, if it is well-formed.
-pub(crate) fn host_name(authority: &str) -> Option<Cow<'_, str>> {
-    let (name, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']')?;
-            address.parse::<std::net::Ipv6Addr>().ok()?;
-            (authority.get(..address.len() + 2)?, after)
-        }
-        None => authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon)),
-    };
-    let port_is_valid = match port.strip_prefix(':') {
-        Some(digits) => digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()),
-        None => port.is_empty(),
-    };
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let name_is_valid = name.starts_with('[') || (!name.is_empty() && name.bytes().all(allowed));
-    let lower = || {
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            Cow::Owned(name.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(name)
-        }
-    };
-    (port_is_valid && name_is_valid).then(lower)
-}
-
 /// A request target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
@@ -174,11 +142,7 @@ pub(crate) fn target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, Ma
         Some((path, query)) => (path, Some(query)),
         None => (origin, None),
     };
-    // No fragment belongs into a request; the others no URI holds (RFC 3986, appendix A).
-    let no_uri = |b: u8| matches!(b, b'#' | b'<' | b'>');
-    if path.bytes().any(|b| no_uri(b) || b == b'`')
-        || query.unwrap_or("").bytes().any(|b| no_uri(b) || b == b'"')
-    {
+    if !is_well_formed(path, query.unwrap_or_default()) {
         return Err(Malformed::Target);
     }
     Ok(Target { authority, path, query })

@@ -4,11 +4,10 @@
 //! whose token can't be verified because its issuer's keys could not be had yet.
 //!
 //! - `place`: where a request has a token;
-//! - `token`: whether it is good, a pure function of keys and time; `claims`: what it says;
+//! - `token`: whether it is good, a pure function of keys and time; what it says is `model::claims`;
 //! - `keys`, `store`, `fetch`: the issuer's keys, read, kept and fetched;
 //! - `issuer`: what was verified is known until the token ends or the keys change, so a hit costs a hash.
 
-mod claims;
 mod fetch;
 pub(crate) mod fuzz;
 mod issuer;
@@ -30,11 +29,11 @@ use jiff::Timestamp;
 
 use crate::exchange::Direction;
 use crate::fields::Fields;
-pub(crate) use claims::Claims;
 pub(crate) use fetch::Network;
 use issuer::Issuer;
 pub(crate) use metrics::Metrics;
 use metrics::Outcome;
+pub(crate) use model::claims::Claims;
 pub(crate) use place::KeptBack;
 pub(crate) use store::Environment;
 use token::Wrong;

@@ -10,7 +10,7 @@
 //! - `intercept`: what the kernel has redirected here, and where it was meant to go;
 //! - `proxy_protocol`: who really called, as a load balancer says;
 //! - `http1`, `http2`: the protocols; `framing`, `chunks`, `fields`: what lets only messages with one reading in;
-//! - `path`, `ids`, `introduction`: parts of the one form in which a request is decided on and forwarded;
+//! - `ids`, `introduction`, and `model::path`: parts of the one form in which a request is decided on and forwarded;
 //! - `load`: whether there is room for one more;
 //! - `request`: where it goes, and whether it may: a table of contents of what follows;
 //! - `jwt`: who its end user is;
@@ -68,7 +68,6 @@ mod listener;
 mod load;
 mod metrics;
 mod opening;
-mod path;
 mod policy_client;
 mod pool;
 mod probes;

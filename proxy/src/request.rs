@@ -283,7 +283,7 @@ impl Proxy {
         let applied = gate.as_ref().map_or(&self.current, |gate| &gate.current).look();
         let exposure = applied.enforced.as_ref().map(|enforced| enforced.denial_exposure).unwrap_or_default();
         admission::tell_of(record, refusal, "denied", "refused");
-        respond::refuse(refusal, record.request_id, respond::shows_policy(exposure, record.principal))
+        respond::refuse(refusal, record.request_id, exposure.tells(record.principal))
     }
 
     /// What this proxy takes of others. Nothing in the clear before policyd has said that it may.

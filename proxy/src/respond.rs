@@ -7,23 +7,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::Exposure;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use model::{Decision, Principal};
-use serde::Serialize;
+use model::Decision;
+use model::path::PathError;
+use model::refused::{self, Refused};
 
 use crate::framing::Malformed;
 use crate::jwt;
 use crate::limits::Balance;
-use crate::path::PathError;
 use crate::upstream::UpstreamError;
 
 /// draft-ietf-httpapi-ratelimit-headers
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Names the policies that determined a denial.
-pub(crate) const POLICY: HeaderName = HeaderName::from_static("x-tidegate-policy");
+pub(crate) const POLICY: HeaderName = HeaderName::from_static(refused::POLICY);
 
 /// Why a request gets no answer from its upstream.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +40,7 @@ pub(crate) enum Refusal {
     #[error("callers of this service need a certificate")]
     InTheClear,
     /// Policies deny it.
-    #[error("{}", denied_message(.0))]
+    #[error("{}", .0.denial())]
     Denied(Arc<Decision>),
     /// No decision could be had, and the fail mode is closed.
     #[error("no policy decision can be had: {0}")]
@@ -81,15 +80,6 @@ pub(crate) enum Refusal {
     /// The upstream gave no answer.
     #[error("{0}")]
     Upstream(#[from] UpstreamError),
-}
-
-#[derive(Serialize)]
-struct Json<'a> {
-    error: &'a str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a [String]>,
-    request_id: &'a str,
 }
 
 impl Refusal {
@@ -145,40 +135,30 @@ impl Refusal {
     }
 }
 
-/// Whether a denied caller is told which policy denied it.
-pub(crate) const fn shows_policy(exposure: Exposure, caller: &Principal) -> bool {
-    match exposure {
-        Exposure::None => false,
-        Exposure::Mesh => matches!(caller, Principal::Workload(_)),
-        Exposure::All => true,
-    }
-}
-
 /// Why a request is refused, in words for its caller.
 pub(crate) fn message(refusal: &Refusal, shows_policy: bool) -> String {
     match refusal {
         // Whoever is not told the policy is not told its words either.
-        Refusal::Denied(_) if !shows_policy => "the request is not allowed".to_owned(),
+        Refusal::Denied(_) if !shows_policy => model::decision::UNEXPLAINED.to_owned(),
         refusal => refusal.to_string(),
     }
 }
 
 /// The response to a request that is refused.
 pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) -> Response<Vec<u8>> {
-    let reasons = match refusal {
-        Refusal::Denied(decision) if shows_policy => Some(decision.reasons.as_slice()),
+    let decision = match refusal {
+        Refusal::Denied(decision) if shows_policy => Some(decision),
         _ => None,
     };
+    let reasons = decision.map(|decision| decision.reasons.as_slice());
     let message = message(refusal, shows_policy);
-    let json = Json { error: refusal.code(), message, policy: reasons, request_id };
-    let text = serde_json::to_vec(&json).unwrap_or_default();
-    let mut response = Response::new(text);
+    let told = Refused { error: refusal.code(), message: &message, policy: reasons, request_id };
+    let mut response = Response::new(told.to_json().into_bytes());
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(reasons) = reasons {
-        let named = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
-        set(headers, &POLICY, &named);
+    if let Some(decision) = decision {
+        set(headers, &POLICY, &decision.determined_by());
     }
     match refusal {
         Refusal::Limited(over) => {
@@ -257,14 +237,6 @@ fn quote(text: &str, out: &mut String) {
         }
     }
     out.push('"');
-}
-
-fn denied_message(decision: &Decision) -> &str {
-    match (decision.message.as_str(), decision.reasons.as_slice()) {
-        ("", []) => "no policy permits this request",
-        ("", _) => "a policy forbids this request",
-        (message, _) => message,
-    }
 }
 
 #[cfg(test)]

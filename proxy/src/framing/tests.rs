@@ -82,29 +82,6 @@ fn each_ambiguity_is_refused_by_name() {
     assert_eq!(check(b"GET / HTTP/1.1\r\nHost: a\r\nx: \xff\r\n\r\n"), Err(Malformed::HeaderValue));
 }
 
-#[test]
-fn hosts_are_lower_cased_and_lose_their_port() {
-    let table = [
-        ("Reviews", Some("reviews")),
-        ("reviews:9080", Some("reviews")),
-        ("reviews:", Some("reviews")),
-        ("a.b-c_d~1", Some("a.b-c_d~1")),
-        ("[::1]:80", Some("[::1]")),
-        ("[::1]", Some("[::1]")),
-        ("[::1]x", None),
-        ("[x]", None),
-        ("[::1", None),
-        ("::1", None),
-        ("a:123456", None),
-        ("a%62", None),
-        ("", None),
-        (":80", None),
-    ];
-    for (authority, expected) in table {
-        assert_eq!(host_name(authority).as_deref(), expected, "{authority}");
-    }
-}
-
 proptest! {
     #[test]
     fn where_a_head_ends_does_not_depend_on_how_it_arrives(

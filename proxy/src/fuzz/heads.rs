@@ -10,7 +10,7 @@ use crate::http1::{Buffer, Forward, Framing, Onward, RequestHead, ResponseHead};
 use crate::http2::head;
 use crate::introduction::Introduction;
 use crate::jwt::KeptBack;
-use crate::path::Slashes;
+use model::path::Slashes;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// What another proxy of ours would do with what we send: pass everything.

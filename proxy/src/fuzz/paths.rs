@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::framing;
-use crate::path::{Query, Slashes, normalise, normalise_with};
+use model::path::{Query, Slashes, normalise, normalise_with};
 
 /// A path and a query, of which policies see what is forwarded and others read the same.
 pub fn path(bytes: &[u8]) {

@@ -12,8 +12,8 @@ use crate::framing::{self, BodyLength};
 use crate::ids;
 use crate::introduction::{self, Introduction, Named};
 use crate::jwt::KeptBack;
-use crate::path::{self, Query, Slashes};
 use crate::respond::Refusal;
+use model::path::{self, Query, Slashes};
 
 /// A request in the form in which it is decided on and forwarded.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use model::head::is_grpc;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use crate::fields::Fields;
@@ -36,14 +37,6 @@ pub(crate) fn is_call(fields: Fields<'_>) -> bool {
 /// The same of a head that has no form yet.
 pub(super) fn is_call_of(fields: &HeaderMap) -> bool {
     fields.get_all(CONTENT_TYPE).iter().filter_map(|value| value.to_str().ok()).any(is_grpc)
-}
-
-fn is_grpc(content_type: &str) -> bool {
-    const GRPC: &str = "application/grpc";
-    let begins = content_type.get(..GRPC.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(GRPC));
-    // `application/grpc-web` is another protocol.
-    let rest = content_type.get(GRPC.len()..).unwrap_or_default().trim_start();
-    begins && (rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 /// How long the caller waits for all of the call, if it says so.

@@ -8,8 +8,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
+use super::Claims;
 use super::Refused;
-use super::claims::Claims;
 use super::metrics::{Metrics, Outcome};
 use super::store::{Environment, Keys, Numbered};
 use super::token::{self, Wrong};

@@ -7,7 +7,7 @@ use api::config::{TokenIssuer, TokenPlace};
 use cookie::Cookie;
 
 use crate::fields::{Field, Fields};
-use crate::path::Query;
+use model::path::Query;
 
 /// What stands before a token in `Authorization` (RFC 6750 2.1), in whatever case.
 const SCHEME: &str = "bearer";

@@ -5,10 +5,10 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{AlgorithmFamily, Header, Validation, decode, decode_header};
+use model::claims::{Claims, Payload};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::claims::{Claims, Payload};
 use super::keys::KeySet;
 
 /// The longest token, in bytes.
@@ -153,18 +153,10 @@ fn times(payload: &Payload, issuer: &TokenIssuer, now: Timestamp) -> Result<Time
 
 /// Whether a token comes from `issuer`, and is meant for one of its audiences.
 fn parties(payload: &Payload, issuer: &TokenIssuer) -> Result<(), Wrong> {
-    if payload.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) {
+    if payload.issuer() != Some(issuer.issuer.as_str()) {
         return Err(Wrong::Issuer);
     }
-    let is_meant =
-        |value: &Value| value.as_str().is_some_and(|text| issuer.audiences.iter().any(|one| one == text));
-    let for_us = match payload.get("aud") {
-        _ if issuer.audiences.is_empty() => true,
-        Some(Value::Array(all)) => all.iter().any(is_meant),
-        Some(one) => is_meant(one),
-        None => false,
-    };
-    if !for_us {
+    if !payload.is_for(&issuer.audiences) {
         return Err(Wrong::Audience);
     }
     match payload.get("sub") {

@@ -1,6 +1,7 @@
 use std::num::NonZeroU32;
 
-use model::{FailMode, Limit, Revision, Scope, Verdict};
+use api::config::Exposure;
+use model::{FailMode, Limit, Principal, Revision, Scope, Verdict};
 
 use super::*;
 
@@ -76,7 +77,7 @@ fn only_those_who_may_know_are_told_the_policy() {
     let mesh = Principal::Workload("spiffe://a/b".parse().unwrap());
     let outside = Principal::Unauthenticated;
     let shown = [Exposure::None, Exposure::Mesh, Exposure::All]
-        .map(|exposure| [shows_policy(exposure, &mesh), shows_policy(exposure, &outside)]);
+        .map(|exposure| [exposure.tells(&mesh), exposure.tells(&outside)]);
     assert_eq!(shown, [[false, false], [true, false], [true, true]]);
 }
 

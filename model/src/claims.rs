@@ -7,38 +7,43 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// The most claims of one token.
-pub(super) const COUNT_MAX: usize = 256;
+pub const COUNT_MAX: usize = 256;
 
 /// What a claim takes besides its name and its text, in bytes.
 const ENTRY_SIZE: usize = 64;
 
 /// The claims of a verified token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Claims(BTreeMap<String, String>);
+pub struct Claims(BTreeMap<String, String>);
 
 /// The content of a token: its claims as their issuer wrote them, each of them once.
 #[derive(Debug)]
-pub(super) struct Payload(Map<String, Value>);
+pub struct Payload(Map<String, Value>);
 
 impl Claims {
     /// The claim called `name`.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// All claims by name.
-    pub(crate) const fn all(&self) -> &BTreeMap<String, String> {
+    pub const fn all(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 
+    /// All claims by name, owned.
+    pub fn into_all(self) -> BTreeMap<String, String> {
+        self.0
+    }
+
     /// About how many bytes they take.
-    pub(super) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.0.iter().map(|(name, text)| (name.len() + text.len() + ENTRY_SIZE) as u64).sum()
     }
 
     /// The claims in `payload`: those that are texts, numbers, booleans or lists of such; and those in `inner`, by the
     /// way to each.
-    pub(super) fn of(payload: &Payload, inner: &[(String, Vec<String>)]) -> Self {
+    pub fn of(payload: &Payload, inner: &[(String, Vec<String>)]) -> Self {
         let top = payload.0.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?)));
         let mut claims: BTreeMap<String, String> = top.collect();
         for (name, path) in inner {
@@ -53,9 +58,31 @@ impl Claims {
 }
 
 impl Payload {
+    /// The content that somebody else has read; none if it has too many claims.
+    pub fn of(claims: Map<String, Value>) -> Option<Self> {
+        (claims.len() <= COUNT_MAX).then_some(Self(claims))
+    }
+
     /// The claim called `name`; null is none.
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+    pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Who issued the token, by the claim `iss`.
+    pub fn issuer(&self) -> Option<&str> {
+        self.get("iss").and_then(Value::as_str)
+    }
+
+    /// Whether the token is meant for one of `audiences`, by the claim `aud`. If there are none, it is not looked at.
+    pub fn is_for(&self, audiences: &[String]) -> bool {
+        let is_meant =
+            |value: &Value| value.as_str().is_some_and(|text| audiences.iter().any(|one| one == text));
+        match self.get("aud") {
+            _ if audiences.is_empty() => true,
+            Some(Value::Array(all)) => all.iter().any(is_meant),
+            Some(one) => is_meant(one),
+            None => false,
+        }
     }
 
     fn at(&self, path: &[String]) -> Option<&Value> {

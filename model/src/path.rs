@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 
 /// Why a request target is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PathError {
+pub enum PathError {
     /// It is neither a path nor the `*` of OPTIONS.
     #[error("the path does not start with `/`")]
     NotAbsolute,
@@ -33,7 +33,7 @@ pub(crate) enum PathError {
 
 /// What becomes of repeated slashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Slashes {
+pub enum Slashes {
     /// They are kept: the segments between them are empty.
     #[default]
     Kept,
@@ -41,9 +41,17 @@ pub(crate) enum Slashes {
     Merged,
 }
 
+/// Whether a request target may have this path and this query: no fragment belongs into a request, and the other
+/// characters no URI holds (RFC 3986, appendix A).
+pub fn is_well_formed(path: &str, query: &str) -> bool {
+    let no_uri = |byte: u8| matches!(byte, b'#' | b'<' | b'>');
+    !path.bytes().any(|byte| no_uri(byte) || byte == b'`')
+        && !query.bytes().any(|byte| no_uri(byte) || byte == b'"')
+}
+
 /// The normal form of `path`, without repeated slashes if they are to be merged: after dot segments are gone, as Envoy
 /// does it. Idempotent; never longer than `path`.
-pub(crate) fn normalise_with(path: &str, slashes: Slashes) -> Result<Cow<'_, str>, PathError> {
+pub fn normalise_with(path: &str, slashes: Slashes) -> Result<Cow<'_, str>, PathError> {
     let normal = normalise(path)?;
     if slashes == Slashes::Kept || !normal.contains("//") {
         return Ok(normal);
@@ -59,7 +67,7 @@ pub(crate) fn normalise_with(path: &str, slashes: Slashes) -> Result<Cow<'_, str
 }
 
 /// The normal form of `path`. Idempotent; never longer than `path`.
-pub(crate) fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
+pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
     if path == "*" || is_plainly_normal(path) {
         return Ok(Cow::Borrowed(path));
     }
@@ -76,7 +84,7 @@ fn is_plainly_normal(path: &str) -> bool {
 
 /// The query of a request target, which was found to have one reading.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Query<'a> {
+pub struct Query<'a> {
     sent: &'a str,
     /// Whether nothing in it is encoded.
     is_plain: bool,
@@ -84,10 +92,10 @@ pub(crate) struct Query<'a> {
 
 impl<'a> Query<'a> {
     /// The query of a target without one.
-    pub(crate) const EMPTY: Self = Self { sent: "", is_plain: true };
+    pub const EMPTY: Self = Self { sent: "", is_plain: true };
 
     /// A query as sent, without its `?`.
-    pub(crate) fn new(query: &'a str) -> Result<Self, PathError> {
+    pub fn new(query: &'a str) -> Result<Self, PathError> {
         check_percents(query)?;
         // What stands between names and values is ASCII, so the whole is UTF-8 if each of them is.
         if query.contains('%') {
@@ -99,7 +107,7 @@ impl<'a> Query<'a> {
     /// The value of the parameter called `name`; the values of a repeated name are joined by `,`.
     ///
     /// Read in place where it can be, else put into `room`.
-    pub(crate) fn parameter<'f>(&'f self, name: &str, room: &'f mut String) -> Option<&'f str> {
+    pub fn parameter<'f>(&'f self, name: &str, room: &'f mut String) -> Option<&'f str> {
         let is_called = |(sent, _): &(&str, &str)| {
             if self.is_plain {
                 return *sent == name;
@@ -128,7 +136,7 @@ impl<'a> Query<'a> {
     }
 
     /// All parameters, decoded as forms are; the values of a repeated name are joined by `,`.
-    pub(crate) fn parameters(&self) -> BTreeMap<String, String> {
+    pub fn parameters(&self) -> BTreeMap<String, String> {
         let decoded = |text| {
             let mut decoded = String::new();
             let _valid = form_decode(text, |text| decoded.push_str(text));
