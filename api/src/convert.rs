@@ -5,6 +5,7 @@
 mod atoms;
 mod config;
 mod decision;
+mod ext_authz;
 mod limits;
 mod tokens;
 

@@ -3,7 +3,8 @@
 //! - `proto/`: the contract itself. Three calls serve a proxy (Check, Take, Watch), two serve an identity
 //!   (Attest, Renew).
 //! - [`policy`] and [`certificate`]: code generated from it, committed; `cargo xtask codegen` makes it again.
-//! - [`config`]: what a proxy is told, in plain types.
+//! - [`envoy`]: the same of what Envoy speaks, a part of its own contract.
+//! - [`config`]: what a proxy is told, in plain types; [`ext_authz`]: what Envoy asks, and is answered.
 //! - [`convert`]: the only way between wire and [`model`] types. What comes from the wire is checked there.
 //!
 //! Why Watch carries whole parts and no differences: a part is right or it is not there, whatever was missed
@@ -13,6 +14,8 @@
 
 pub mod config;
 pub mod convert;
+pub mod envoy;
+pub mod ext_authz;
 
 /// Generated from `proto/tidegate/policy.proto`.
 #[expect(missing_docs, unused_qualifications, reason = "generated; the .proto file is the documentation")]

@@ -256,6 +256,7 @@ async fn start_policyd(
         },
         addresses,
         candidates: options.candidates.clone(),
+        envoy: None,
     };
     policyd::app::build(config, options.clock.clone()).await.context("policyd did not start")
 }

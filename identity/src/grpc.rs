@@ -1,4 +1,4 @@
-//! gRPC servers and channels over mutual TLS.
+//! gRPC servers and channels over mutual TLS; servers in the clear too, for callers on the same host.
 
 mod address;
 
@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_stream::Stream as Incoming;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
@@ -39,10 +40,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long to wait after an error of accept, which is most often a lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// A server's connection, after the handshake.
+/// A server's connection, after the handshake if there is one.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<Stream>,
+    stream: Either<TlsStream<Stream>, Stream>,
     info: ConnectionInfo,
     _permit: OwnedSemaphorePermit,
 }
@@ -63,8 +64,24 @@ pub fn incoming(
     config: Arc<ServerConfig>,
     lifecycle: &Lifecycle,
 ) -> impl Incoming<Item = io::Result<Connection>> + use<> {
+    accepted(listener, Some(TlsAcceptor::from(config)), lifecycle)
+}
+
+/// The same in the clear. Nobody knows who calls, so it is for callers on the same host.
+pub fn incoming_in_the_clear(
+    listener: Listener,
+    lifecycle: &Lifecycle,
+) -> impl Incoming<Item = io::Result<Connection>> + use<> {
+    accepted(listener, None, lifecycle)
+}
+
+fn accepted(
+    listener: Listener,
+    acceptor: Option<TlsAcceptor>,
+    lifecycle: &Lifecycle,
+) -> ReceiverStream<io::Result<Connection>> {
     let (ready, accepted) = mpsc::channel(1);
-    lifecycle.spawn(accept_until_stopped(listener, TlsAcceptor::from(config), lifecycle.clone(), ready));
+    lifecycle.spawn(accept_until_stopped(listener, acceptor, lifecycle.clone(), ready));
     ReceiverStream::new(accepted)
 }
 
@@ -96,7 +113,7 @@ pub fn channel(address: impl Into<Address>, config: Arc<ClientConfig>) -> Channe
 
 async fn accept_until_stopped(
     listener: Listener,
-    acceptor: TlsAcceptor,
+    acceptor: Option<TlsAcceptor>,
     lifecycle: Lifecycle,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
@@ -132,15 +149,21 @@ async fn accept_until_stopped(
 }
 
 async fn handshake(
-    acceptor: TlsAcceptor,
+    acceptor: Option<TlsAcceptor>,
     stream: Stream,
     remote: Option<SocketAddr>,
     permit: OwnedSemaphorePermit,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            let info = ConnectionInfo { peer: tls::peer(stream.get_ref().1), remote };
+    let shaken = async {
+        let Some(acceptor) = acceptor else { return Ok((Either::Right(stream), None)) };
+        let stream = acceptor.accept(stream).await?;
+        let peer = tls::peer(stream.get_ref().1);
+        Ok::<_, io::Error>((Either::Left(stream), peer))
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await {
+        Ok(Ok((stream, peer))) => {
+            let info = ConnectionInfo { peer, remote };
             let connection = Connection { stream, info, _permit: permit };
             if ready.send(Ok(connection)).await.is_err() {
                 tracing::debug!(?remote, "the server stopped during a handshake");

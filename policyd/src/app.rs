@@ -41,6 +41,8 @@ pub struct Bound {
     pub proxies: Arc<Proxies>,
     /// policyd's own certificate.
     pub identity: identity::Source,
+    /// What is counted here, and shown at `/metrics`.
+    pub registry: daemon::Metrics,
     /// Its life.
     pub lifecycle: Lifecycle,
 }
@@ -77,10 +79,10 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
         .with_context(|| format!("`{}` can't be bound", config.admin))?;
     let admin_address = admin.address();
     let proxies = Arc::new(Proxies::new(clock.clone(), metrics.clone()));
-    let (counted, standing) = (metrics.clone(), proxies.clone());
+    let (counted, standing, rendered) = (metrics.clone(), proxies.clone(), registry.clone());
     let render = move || {
         counted.proxies(&standing.count());
-        registry.render()
+        rendered.render()
     };
     let listed = proxies.clone();
     // A Listing has nothing that JSON has no form for.
@@ -116,7 +118,7 @@ async fn start(config: Config, clock: Clock, lifecycle: Lifecycle, readiness: Re
     };
     server.serve(listeners, &identity);
     tracing::info!(%address, admin = %admin_address, "policyd serves");
-    Ok(Bound { address, admin: admin_address, current, status, proxies, identity, lifecycle })
+    Ok(Bound { address, admin: admin_address, current, status, proxies, identity, registry, lifecycle })
 }
 
 /// With certificates of another trust domain than the bundle's, nobody could ask anything.

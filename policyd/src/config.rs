@@ -1,5 +1,7 @@
 //! policyd's configuration file.
 
+mod envoy;
+
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use serde_saphyr::Spanned;
 use crate::candidate::{self, Location};
 use crate::delivery::{self, KEPT_DEFAULT, KEPT_RANGE, Origin, TrustedKeys};
 use crate::publish::Addresses;
+pub use envoy::{Door, Envoy};
 
 /// The longest join token file, in bytes.
 const TOKEN_SIZE_MAX: u64 = 4096;
@@ -37,6 +40,8 @@ pub struct Config {
     pub addresses: Addresses,
     /// Bundles to be tried beside the one in force.
     pub candidates: Vec<Location>,
+    /// Where Envoys ask, if they may.
+    pub envoy: Option<Envoy>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +64,7 @@ struct RawConfig {
     addresses: Addresses,
     #[serde(default)]
     candidates: Vec<RawCandidate>,
+    envoy: Option<Spanned<envoy::RawEnvoy>>,
 }
 
 #[derive(Deserialize)]
@@ -114,8 +120,14 @@ impl Config {
             }
         }
         let delivery = raw.delivery(folder, &source, &mut wrong);
-        match (bundle, join_token, ca_id, delivery) {
-            (Some(bundle), Some(join_token), Some(ca_id), Some(delivery)) if mistakes.is_empty() => {
+        let envoy = match &raw.envoy {
+            Some(envoy) => envoy::resolve(envoy, folder, &source, &mut wrong).map(Some),
+            None => Some(None),
+        };
+        match (bundle, join_token, ca_id, delivery, envoy) {
+            (Some(bundle), Some(join_token), Some(ca_id), Some(delivery), Some(envoy))
+                if mistakes.is_empty() =>
+            {
                 Ok(Self {
                     delivery,
                     listen: raw.listen,
@@ -124,6 +136,7 @@ impl Config {
                     identity: identity::client::Config { ca_address: raw.ca, ca_id, bundle, join_token },
                     addresses: raw.addresses,
                     candidates,
+                    envoy,
                 })
             }
             _ => Err(findings),

@@ -80,6 +80,7 @@ fn config(pki: &Pki, ca_address: SocketAddr, bundle: &Path) -> Config {
         identity,
         addresses: [].into(),
         candidates: Vec::new(),
+        envoy: None,
     }
 }
 

@@ -4,6 +4,8 @@
 pub mod alone;
 pub mod cedar_corpus;
 pub mod client;
+pub mod echo;
+pub mod envoy;
 pub mod launch;
 pub mod program;
 pub mod promtool;

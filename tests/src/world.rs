@@ -44,9 +44,21 @@ impl World {
     /// # Errors
     /// When the mesh doesn't start.
     pub async fn trying(candidates: Vec<Location>, edit: impl FnOnce(&Path)) -> Result<Self> {
+        Self::start("bookinfo", candidates, edit).await
+    }
+
+    /// Starts the CA and policyd of the example behind Envoy, which has no sidecars, after `edit` has changed its bundle.
+    ///
+    /// # Errors
+    /// When they don't start.
+    pub async fn behind_envoy(edit: impl FnOnce(&Path)) -> Result<Self> {
+        Self::start("envoy", Vec::new(), edit).await
+    }
+
+    async fn start(example: &str, candidates: Vec<Location>, edit: impl FnOnce(&Path)) -> Result<Self> {
         let folder = TempDir::new()?;
         let bundle = folder.path().join("bundle");
-        copy(&examples().join("bookinfo"), &bundle)?;
+        copy(&examples().join(example), &bundle)?;
         edit(&bundle);
         let decisions = folder.path().join("decisions");
         std::fs::create_dir(&decisions)?;
@@ -85,6 +97,7 @@ impl World {
             },
             addresses: instances.map(|s| (s.instance.name.clone(), s.proxy.addresses.inbound)).collect(),
             candidates: Vec::new(),
+            envoy: None,
         };
         self.mesh.policyd = policyd::app::build(config, self.clock.clone()).await?;
         self.until_applied(self.mesh.policyd.current.get().revision).await;

@@ -102,6 +102,12 @@ fn configuration_files_in_the_documents_load() {
 
     let policyd = policyd::config::Config::load(&write("policyd.yaml", &file("policyd.yaml")));
     assert_eq!(policyd.unwrap_or_else(|f| panic!("{f}")).identity.join_token, "a-token");
+    let behind_envoy: Vec<Section> = sections("envoy.md");
+    let [Section { files: more, .. }] = behind_envoy.as_slice() else { panic!("docs/envoy.md has one file") };
+    let text = more["policyd.yaml"].replace("shop.example", "bookinfo.example");
+    let policyd = policyd::config::Config::load(&write("behind_envoy.yaml", &text));
+    let envoy = policyd.unwrap_or_else(|f| panic!("{f}")).envoy.unwrap();
+    assert_eq!(envoy.path_prefix.as_deref(), Some("/ext_authz"));
     let proxy = proxy::Config::load(&write("proxy.yaml", &file("proxy.yaml")));
     assert_eq!(proxy.unwrap_or_else(|f| panic!("{f}")).join_token, "a-token");
     let intercepting: Vec<Section> = sections("interception.md");

@@ -4,47 +4,17 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::certificate::AttestRequest;
-use api::certificate::certificate_service_client::CertificateServiceClient;
 use http::StatusCode;
-use identity::{TrustBundle, grpc, tls};
 use model::SpiffeId;
-use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tidegate_tests::envoy::{self, Running};
 use tidegate_tests::{World, program};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
-
-fn id(account: &str) -> SpiffeId {
-    format!("spiffe://bookinfo.example/ns/bookinfo/sa/{account}").parse().unwrap()
-}
-
-/// Gets a certificate of `account` as any workload does: by a join token and a CSR. The files are put into `folder`.
-async fn attest(world: &World, account: &str, folder: &Path) -> Result<()> {
-    let ca = &world.mesh.ca;
-    let join_token = ca.join_token(&id(account), &format!("{account}-envoy"), Duration::from_secs(60))?;
-    let key = KeyPair::generate()?;
-    let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec().into();
-    let domain = ca.trust_bundle.trust_domain().clone();
-    let allowed = vec![identity::ca_id(&domain)?];
-    let config = tls::anonymous_client_config(ca.trust_bundle.clone(), world.clock.clone(), allowed, tls::H2);
-    let mut client = CertificateServiceClient::new(grpc::channel(ca.address, config));
-    let answer = client.attest(AttestRequest { join_token, csr }).await?.into_inner();
-    let chain = answer.chain.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.to_vec())));
-    let roots = answer.roots.iter().map(|der| CertificateDer::from(der.to_vec()));
-    std::fs::write(folder.join("chain.pem"), chain.collect::<String>())?;
-    std::fs::write(folder.join("roots.pem"), TrustBundle::new(domain, roots)?.to_pem())?;
-    std::fs::write(folder.join("key.pem"), key.serialize_pem())?;
-    Ok(())
-}
 
 /// TLS as sidecars speak it, with the certificate in `folder` and a peer that is `peer`.
 fn context(folder: &Path, peer: &str, protocol: &str) -> Value {
@@ -133,35 +103,15 @@ impl Envoy {
     }
 
     /// Starts it, and says where it listens.
-    async fn start(&self, world: &World, binary: &Path) -> Result<(Child, SocketAddr)> {
-        let (config, admin) = (self.folder.path().join("envoy.json"), self.folder.path().join("admin"));
-        std::fs::write(&config, self.config().to_string())?;
-        let mut envoy = Command::new(binary)
-            .arg("--config-path")
-            .arg(&config)
-            .arg("--admin-address-path")
-            .arg(&admin)
-            .args(["--concurrency", "1", "--disable-hot-restart"])
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let mut lines = BufReader::new(envoy.stderr.take().context("no standard error")?).lines();
-        let mut told = Vec::new();
-        loop {
-            let line = lines.next_line().await?.with_context(|| format!("Envoy has ended: {told:#?}"))?;
-            if line.contains("starting workers") {
-                break;
-            }
-            told.push(line);
-        }
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let admin: SocketAddr = std::fs::read_to_string(&admin)?.parse()?;
-        let listeners = world.client.get(admin, "admin", "/listeners?format=json").await?;
-        let listeners: Value = serde_json::from_str(&listeners.body)?;
-        let port = &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
-        let port = port.as_u64().and_then(|port| u16::try_from(port).ok()).context("no port")?;
-        Ok((envoy, SocketAddr::new(self.listen.ip(), port)))
+    async fn start(&self, binary: &Path) -> Result<(Running, SocketAddr)> {
+        let running = Running::start(binary, &self.config().to_string(), self.folder.path()).await?;
+        let at = running.listener("in").context("no listener")?;
+        Ok((running, at))
     }
+}
+
+fn id(account: &str) -> SpiffeId {
+    format!("spiffe://bookinfo.example/ns/bookinfo/sa/{account}").parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,11 +124,11 @@ async fn envoy_calls_a_sidecar_as_who_its_certificate_says() -> Result<()> {
     for (account, status) in [("reviews", StatusCode::OK), ("details", StatusCode::FORBIDDEN)] {
         for (protocol, http2) in [("http/1.1", false), ("h2", true)] {
             let folder = TempDir::new()?;
-            attest(&world, account, folder.path()).await?;
+            envoy::attest(&world, &id(account), folder.path()).await?;
             let client = Some(context(folder.path(), "ratings", protocol));
             let listen = ([127, 0, 0, 1], 0).into();
             let envoy = Envoy { folder, listen, upstream, server: None, client, http2 };
-            let (_running, at) = envoy.start(&world, &binary).await?;
+            let (_running, at) = envoy.start(&binary).await?;
             let answer = world.client.get(at, "ratings", "/ratings/0").await?;
             assert_eq!(answer.status, status, "{account} by {protocol}: {}", answer.body);
         }
@@ -201,10 +151,10 @@ async fn a_sidecar_calls_an_envoy_that_asks_who_it_is() -> Result<()> {
         [("http/1.1", "--http1.1", "HTTP/1.1"), ("h2", "--http2-prior-knowledge", "HTTP/2")]
     {
         let folder = TempDir::new()?;
-        attest(&world, "details", folder.path()).await?;
+        envoy::attest(&world, &id("details"), folder.path()).await?;
         let server = Some(context(folder.path(), "productpage", protocol));
         let envoy = Envoy { folder, listen, upstream, server, client: None, http2: false };
-        let (mut running, at) = envoy.start(&world, &binary).await?;
+        let (mut running, at) = envoy.start(&binary).await?;
         assert_eq!(at, listen);
         let page = outbound("productpage-v1").context("no page")?;
         let url = format!("http://{page}/details/0");

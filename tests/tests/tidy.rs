@@ -15,9 +15,10 @@ const LINES_MAX: usize = 400;
 const LINES_WITH_TESTS_MAX: usize = 600;
 
 /// Libraries that a crate must not use, and why: who, what, why.
-const FORBIDDEN: [(&str, &[&str], &str); 3] = [
+const FORBIDDEN: [(&str, &[&str], &str); 4] = [
     ("proxy", &["cedar-policy", "cedar-policy-core"], "the proxy knows atoms, not Cedar"),
     ("policyd", &["hyper", "hyper-util", "http", "httparse"], "policyd knows attributes, not HTTP"),
+    ("envoy", &["cedar-policy", "cedar-policy-core"], "policyd's door knows decisions, not Cedar"),
     ("model", &["tokio", "hyper", "tonic", "rustls"], "model has no I/O"),
 ];
 
@@ -173,12 +174,13 @@ fn protobuf_stops_at_the_door() {
     let doors = [
         "policyd/src/server",
         "ca/src/server",
+        "envoy/src/ext_authz",
         "proxy/src/policy_client",
         "identity/src/client",
         "api/",
         "tests/",
     ];
-    let wire = [concat!("api::", "policy"), concat!("api::", "certificate")];
+    let wire = [concat!("api::", "policy"), concat!("api::", "certificate"), concat!("api::", "envoy")];
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let path = short(&path);
@@ -311,7 +313,7 @@ fn files_that_documents_name_exist() {
 fn every_metric_is_documented() {
     let documented = read(&root().join("docs/operating.md"));
     let mut wrong = Vec::new();
-    for folder in ["policyd", "ca", "proxy"] {
+    for folder in ["policyd", "ca", "proxy", "envoy"] {
         let path = root().join(folder).join("src/metrics.rs");
         let text = read(&path);
         let first_string =

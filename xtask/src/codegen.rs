@@ -6,6 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+/// What code is generated from; what these import comes with them.
+const FILES: [&str; 3] =
+    ["tidegate/policy.proto", "tidegate/ca.proto", "envoy/service/auth/v3/external_auth.proto"];
+
 /// Generates into api/src/gen, or, with `check`, fails if that would change a file.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     let protos = root.join("api/proto");
@@ -23,7 +27,7 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
 
 fn generate(protos: &Path, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
-    let files = ["tidegate/policy.proto", "tidegate/ca.proto"].map(|file| protos.join(file));
+    let files = FILES.map(|file| protos.join(file));
     let descriptors = protox::compile(&files, [protos]).context("the .proto files don't compile")?;
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
@@ -55,11 +59,11 @@ mod tests {
     #[test]
     fn a_difference_is_told_with_its_fix() {
         let root = tempfile::tempdir().unwrap();
-        let proto = root.path().join("api/proto/tidegate");
-        std::fs::create_dir_all(&proto).unwrap();
-        for (file, package) in [("policy.proto", "p"), ("ca.proto", "c")] {
-            let text = format!("syntax = \"proto3\"; package {package}; message M {{}}");
-            std::fs::write(proto.join(file), text).unwrap();
+        for (number, file) in FILES.iter().enumerate() {
+            let path = root.path().join("api/proto").join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = format!("syntax = \"proto3\"; package p{number}; message M {{}}");
+            std::fs::write(path, text).unwrap();
         }
         run(root.path(), false).unwrap();
         run(root.path(), true).unwrap();

@@ -9,7 +9,7 @@ use super::{Outcome, serve};
 /// Run the policy daemon
 ///
 /// It loads a bundle, answers the proxies' checks, counts mesh-wide limits, and pushes every change of the
-/// bundle to all proxies.
+/// bundle to all proxies. With `envoy:` in its configuration, Envoys ask it too, by ext_authz.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example configuration:
@@ -34,7 +34,7 @@ impl Policyd {
         let config = policyd::config::Config::load(&self.options.config)?;
         self.options.logs.init("info")?;
         serve::on_runtime(async {
-            let running = policyd::app::build(config, Clock::system()).await?;
+            let running = envoy::build(config, Clock::system()).await?;
             serve::until_stopped("policyd", &running.lifecycle, running.drain()).await
         })
     }

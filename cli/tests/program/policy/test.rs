@@ -210,3 +210,14 @@ fn coverage_is_for_programs_too() {
         assert_eq!(policy(wrong, bundle.path()).status.code(), Some(2), "{wrong:?}");
     }
 }
+
+#[test]
+fn the_example_behind_envoy_is_without_a_finding_and_its_tests_pass() {
+    let bundle = Path::new("policies/envoy");
+    for command in [["check"].as_slice(), &["test", "--coverage-min", "100"]] {
+        let output = policy(command, bundle);
+        let told =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !told.contains("warning"), "{command:?}: {told}");
+    }
+}
