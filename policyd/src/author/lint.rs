@@ -10,8 +10,9 @@
 //! - `condition`: conditions taken apart;
 //! - `fact`: what a part of a condition says of one value, and whether two such parts exclude each other;
 //! - `wildcard`: what `like` patterns match, compared with each other;
-//! - one module a family of lints: `scope`, `contradiction`, `covered`, `path`, `confusable`.
+//! - one module a family of lints: `action`, `scope`, `contradiction`, `covered`, `path`, `confusable`.
 
+mod action;
 mod condition;
 mod confusable;
 mod contradiction;
@@ -43,6 +44,7 @@ pub fn lint(bundle: &Bundle, files: &Files) -> Findings {
     let mut report = Report::default();
     name::check(&sources.policies, &mut report);
     scope::check(&sources.policies, bundle, &mut report);
+    action::check(&sources.policies, bundle, &mut report);
     covered::check(&sources.policies, bundle, &mut report);
     for source in sources.all() {
         contradiction::check(source, &mut report);

@@ -17,6 +17,8 @@ pub enum Lint {
     EmptyGroup,
     /// A scope for which the schema has no action.
     InapplicableScope,
+    /// An action that the service can't be asked for.
+    UnmetAction,
     /// A condition that no request meets.
     ImpossibleCondition,
     /// A condition that every request meets.
@@ -57,10 +59,11 @@ pub enum Lint {
 
 impl Lint {
     /// Every lint and its name.
-    pub const ALL: [(Self, &'static str); 21] = [
+    pub const ALL: [(Self, &'static str); 22] = [
         (Self::UnknownEntity, "unknown-entity"),
         (Self::EmptyGroup, "empty-group"),
         (Self::InapplicableScope, "inapplicable-scope"),
+        (Self::UnmetAction, "unmet-action"),
         (Self::ImpossibleCondition, "impossible-condition"),
         (Self::AlwaysTrue, "always-true"),
         (Self::CoveredByForbid, "covered-by-forbid"),

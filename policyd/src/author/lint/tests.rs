@@ -85,6 +85,44 @@ fn what_is_not_there() {
 }
 
 #[test]
+fn actions_that_a_service_never_has() {
+    const OTHERS: &str = "\
+trust_domain: shop.example
+services:
+  orders: {}
+  named: {operations: {read: {method: GET, path: /a}}}
+  calls: {protocol: http2}
+  db: {protocol: tcp}
+  away: {protocol: tcp, external: {}}
+";
+    let found = |policy: &str| found(&[("mesh.yaml", OTHERS), ("acl.cedar", policy)]);
+    for (action, services) in [
+        (r#"== Action::"http""#, ["calls", "orders"].as_slice()),
+        (r#"== Action::"grpc""#, &["calls"]),
+        (r#"== Action::"tcp""#, &["away", "db"]),
+        (r#"in Action::"tcp""#, &["away", "db"]),
+        (r#"in [Action::"http", Action::"grpc"]"#, &["calls", "orders"]),
+        (r#"in [Action::"tcp", Action::"grpc"]"#, &["away", "calls", "db"]),
+        (r#"== Action::"read""#, &["calls", "orders", "named"]),
+        ("", &["away", "calls", "db", "orders"]),
+    ] {
+        for service in ["away", "calls", "db", "orders"] {
+            for resource in ["==", "in"] {
+                let policy = format!(
+                    "permit (principal, action {action}, resource {resource} Service::\"{service}\");"
+                );
+                let unmet = found(&policy).contains(&Lint::UnmetAction.name().to_owned());
+                assert_eq!(unmet, !services.contains(&service), "{policy}");
+            }
+        }
+    }
+    let named = r#"permit (principal, action in Action::"http", resource == Service::"named");"#;
+    assert!(!found(named).contains(&Lint::UnmetAction.name().to_owned()));
+    let accepted = r#"@allow("unmet-action") permit (principal, action == Action::"tcp", resource == Service::"orders");"#;
+    assert!(!found(accepted).contains(&Lint::UnmetAction.name().to_owned()));
+}
+
+#[test]
 fn groups_without_members() {
     policies(
         Lint::EmptyGroup,
