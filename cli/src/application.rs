@@ -27,6 +27,8 @@ pub struct Order<'a> {
     pub command: &'a [String],
     /// Its sidecar's outbound listener.
     pub outbound: SocketAddr,
+    /// The services of raw connections, and where its sidecar listens for connections to each.
+    pub tcp: &'a [(String, SocketAddr)],
 }
 
 /// A started service.
@@ -58,7 +60,8 @@ pub trait Running: std::fmt::Debug + Send + Sync {
 
 /// Starts each service as a process of its own.
 ///
-/// It is told by `TIDEGATE_LISTEN` (and `PORT`) where to listen, and by `TIDEGATE_OUTBOUND` where to send its calls.
+/// It is told by `TIDEGATE_LISTEN` (and `PORT`) where to listen, by `TIDEGATE_OUTBOUND` where to send its calls, and by a
+/// [`variable`] each where to connect to services of raw connections.
 #[derive(Clone, Debug)]
 pub struct Processes {
     /// What `tidegate` means in a bundle's command: this very program.
@@ -83,6 +86,7 @@ impl Launch for Processes {
                 .env("TIDEGATE_LISTEN", address.to_string())
                 .env("PORT", address.port().to_string())
                 .env("TIDEGATE_OUTBOUND", order.outbound.to_string())
+                .envs(order.tcp.iter().map(|(service, address)| (variable(service), address.to_string())))
                 .stdin(Stdio::null())
                 // In a group of its own, Ctrl-C does not reach it: it is stopped after the requests in flight.
                 .process_group(0)
@@ -149,6 +153,12 @@ async fn end(child: &mut Child) {
     if let Err(error) = child.kill().await {
         tracing::warn!(%error, "a service could not be killed");
     }
+}
+
+/// By what an application is told where to connect to `service`, which takes raw connections: `TIDEGATE_TCP_` and its name
+/// in capitals, with `_` for `-` and `.`.
+pub fn variable(service: &str) -> String {
+    format!("TIDEGATE_TCP_{}", service.to_ascii_uppercase().replace(['-', '.'], "_"))
 }
 
 /// An address nobody listens on. Another process may take it first; then the service says so and the mesh fails to start.

@@ -1,10 +1,12 @@
 //! A whole mesh in one process: the CA, policyd, and a sidecar for each service instance.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use api::config::Protocol;
 use daemon::{Clock, Rotation};
 use futures_util::future::{join_all, try_join_all};
 use identity::TrustBundle;
@@ -14,10 +16,10 @@ use policyd::bundle::{Bundle, Files};
 use policyd::candidate::Location;
 use policyd::delivery::{KEPT_DEFAULT, Origin, State};
 use policyd::publish::Addresses;
-use proxy::config::{AccessLogDestination, Address, DecisionLogDestination};
+use proxy::config::{AccessLogDestination, Address, DecisionLogDestination, LocalAddress};
 use tokio::net::TcpStream;
 
-use crate::application::{Launch, Order, Running};
+use crate::application::{Launch, Order, Running, variable};
 
 /// How long everything together may take to become ready.
 const START: Duration = Duration::from_secs(30);
@@ -205,7 +207,8 @@ impl Prepared {
         let (application, running) = match &self.instance.application {
             Declared::Endpoint(address) => (*address, None),
             Declared::Command(command) => {
-                let order = Order { instance: &self.instance.name, command, outbound };
+                let tcp = self.listeners.tcp();
+                let order = Order { instance: &self.instance.name, command, outbound, tcp };
                 let started = launch.launch(order).await?;
                 (started.address, Some(started.running))
             }
@@ -262,11 +265,14 @@ async fn start_policyd(
 }
 
 async fn prepare(options: &Options, bundle: &Bundle, ca: &ca::app::Bound) -> Result<Vec<Prepared>> {
+    let raw = raw_services(bundle)?;
     let declared = bundle.mesh.services.iter();
     let instances =
         declared.flat_map(|(name, service)| service.instances.iter().map(move |i| (name, service, i)));
     try_join_all(
-        instances.map(|(name, service, instance)| prepare_one(options, bundle, ca, name, service, instance)),
+        instances.map(|(name, service, instance)| {
+            prepare_one(options, bundle, ca, &raw, (name, service, instance))
+        }),
     )
     .await
 }
@@ -275,9 +281,8 @@ async fn prepare_one(
     options: &Options,
     bundle: &Bundle,
     ca: &ca::app::Bound,
-    name: &str,
-    service: &Service,
-    instance: &Instance,
+    raw: &[&str],
+    (name, service, instance): (&str, &Service, &Instance),
 ) -> Result<Prepared> {
     let trust_bundle: TrustBundle = ca.trust_bundle.clone();
     // Only the first instance can have a fixed port.
@@ -289,7 +294,8 @@ async fn prepare_one(
         service: name.to_owned(),
         inbound: instance.inbound.unwrap_or_else(loopback),
         outbound: loopback(),
-        tcp: Vec::new(),
+        // Whether it may connect is for policies to say, and they may change while it runs.
+        tcp: raw.iter().filter(|called| **called != name).map(|called| local(called)).collect(),
         ingress,
         proxy_protocol: None,
         forwarding: proxy::config::Forwarding::default(),
@@ -321,6 +327,31 @@ async fn prepare_one(
         config,
         listeners,
     })
+}
+
+/// The services that take raw connections.
+///
+/// # Errors
+/// When applications could not be told of two of them.
+fn raw_services(bundle: &Bundle) -> Result<Vec<&str>> {
+    let services = bundle.mesh.services.iter();
+    let raw =
+        services.filter(|(_, service)| service.protocol == Protocol::Tcp).map(|(name, _)| name.as_str());
+    let raw: Vec<&str> = raw.collect();
+    let mut named = BTreeMap::new();
+    for name in &raw {
+        if let Some(other) = named.insert(variable(name), name) {
+            bail!(
+                "applications would be told by `{}` of both `{other}` and `{name}`: rename one",
+                variable(name)
+            );
+        }
+    }
+    Ok(raw)
+}
+
+fn local(service: &str) -> LocalAddress {
+    LocalAddress { service: service.to_owned(), listen: loopback() }
 }
 
 fn decision_log(folder: &Path, instance: &str) -> DecisionLogDestination {

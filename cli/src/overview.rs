@@ -1,5 +1,6 @@
 //! What `tidegate up` shows once everything runs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use api::config::Enforcement;
@@ -44,6 +45,8 @@ pub struct Row {
     pub outbound: String,
     /// Its sidecar's metrics and health.
     pub admin: String,
+    /// Where the service connects to services of raw connections, by their names.
+    pub tcp: BTreeMap<String, String>,
     /// Whether sidecar and service both answer.
     pub healthy: bool,
     /// What decisions and limits do to its requests.
@@ -124,6 +127,11 @@ impl Overview {
         for ingress in &self.ingress {
             text.push_str(&format!("{:<12} {}\n", ingress.service, ingress.url));
         }
+        for row in &self.services {
+            for (service, address) in &row.tcp {
+                text.push_str(&format!("{:<12} {address} leads from {} to {service}\n", "tcp", row.instance));
+            }
+        }
         text.push_str(&format!(
             "{:<12} http://{}/metrics (CA), http://{}/metrics (policyd)\n",
             "admin", self.admin.ca, self.admin.policyd
@@ -159,12 +167,14 @@ async fn row(sidecar: &Sidecar, policies: &Snapshot) -> Row {
         inbound: addresses.inbound.to_string(),
         outbound: addresses.outbound.to_string(),
         admin: addresses.admin.to_string(),
+        tcp: sidecar.proxy.tcp.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
         healthy: sidecar.is_healthy().await,
         enforcement: declared.map(|service| service.enforcement).unwrap_or_default(),
     }
 }
 
-/// Puts addresses in the place of `{<service>.ingress}`, `{<instance>.inbound}` and `{<instance>.outbound}`.
+/// Puts addresses in the place of `{<service>.ingress}`, `{<instance>.inbound}`, `{<instance>.outbound}` and
+/// `{<instance>.tcp.<service>}`.
 fn filled(text: &str, sidecars: &[Sidecar]) -> String {
     let mut filled = text.to_owned();
     for sidecar in sidecars {
@@ -172,6 +182,9 @@ fn filled(text: &str, sidecars: &[Sidecar]) -> String {
         let name = &sidecar.instance.name;
         filled = filled.replace(&format!("{{{name}.inbound}}"), &addresses.inbound.to_string());
         filled = filled.replace(&format!("{{{name}.outbound}}"), &addresses.outbound.to_string());
+        for (service, address) in &sidecar.proxy.tcp {
+            filled = filled.replace(&format!("{{{name}.tcp.{service}}}"), &address.to_string());
+        }
         if let Some(ingress) = addresses.ingress {
             filled = filled.replace(&format!("{{{}.ingress}}", sidecar.service), &ingress.to_string());
         }

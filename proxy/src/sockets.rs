@@ -118,6 +118,11 @@ impl Listeners {
     pub const fn addresses(&self) -> Addresses {
         self.sockets.addresses
     }
+
+    /// The services of raw connections that have a local address, and these.
+    pub fn tcp(&self) -> &[(String, SocketAddr)] {
+        &self.sockets.tcp
+    }
 }
 
 impl Addresses {

@@ -126,3 +126,102 @@ fn the_services_do_not_outlive_a_kill() {
         }
     }
 }
+
+/// A cache that knows one word of Redis' protocol.
+const CACHE: &str = r#"
+import os, socketserver
+
+class Cache(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            if line.strip().upper() == b"PING":
+                self.wfile.write(b"+PONG\r\n")
+
+host, port = os.environ["TIDEGATE_LISTEN"].split(":")
+socketserver.ThreadingTCPServer((host, int(port)), Cache).serve_forever()
+"#;
+
+/// Asks the cache for each request, where its sidecar says.
+const ASKS: &str = r#"
+import http.server, os, socket
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        host, port = os.environ["TIDEGATE_TCP_MY_CACHE"].split(":")
+        with socket.create_connection((host, int(port))) as cache:
+            cache.sendall(b"PING\r\n")
+            try:
+                answer = cache.recv(100)
+            except ConnectionResetError:
+                answer = b""
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+host, port = os.environ["TIDEGATE_LISTEN"].split(":")
+http.server.ThreadingHTTPServer((host, int(port)), Page).serve_forever()
+"#;
+
+const RAW_MESH: &str = r#"
+trust_domain: a.example
+services:
+  my-cache:
+    protocol: tcp
+    instances: [{command: [/usr/bin/python3, cache.py]}]
+  web:
+    ingress: 127.0.0.1:0
+    instances: [{command: [/usr/bin/python3, asks.py]}]
+  stranger:
+    ingress: 127.0.0.1:0
+    instances: [{command: [/usr/bin/python3, asks.py]}]
+"#;
+
+const RAW_ACL: &str = r#"
+permit (principal, action == Action::"http", resource);
+permit (principal == Workload::"spiffe://a.example/ns/default/sa/web", action == Action::"tcp", resource == Service::"my-cache");
+"#;
+
+#[test]
+fn applications_are_told_where_raw_services_are() {
+    if !Path::new("/usr/bin/python3").exists() {
+        return;
+    }
+    let bundle = tempfile::tempdir().unwrap();
+    let files = [("mesh.yaml", RAW_MESH), ("acl.cedar", RAW_ACL), ("cache.py", CACHE), ("asks.py", ASKS)];
+    for (name, text) in files {
+        std::fs::write(bundle.path().join(name), text).unwrap();
+    }
+    let command = run::tidegate(&["up", bundle.path().to_str().unwrap(), "--format", "json"]);
+    let (up, line) = run::Running::start(command);
+    let shown: Value = serde_json::from_str(&line).unwrap();
+    let ingress = |service: &str| {
+        let ways = shown["ingress"].as_array().unwrap();
+        ways.iter().find(|way| way["service"] == service).unwrap()["url"].as_str().unwrap()
+    };
+    let asked = |service: &str| run::shell(&format!("curl -s {}", ingress(service)));
+    assert_eq!(asked("web"), "+PONG\r\n");
+    assert_eq!(asked("stranger"), "", "policies have the say");
+
+    let local = |instance: &str| {
+        let rows = shown["services"].as_array().unwrap();
+        rows.iter().find(|row| row["instance"] == instance).unwrap()["tcp"]["my-cache"].as_str()
+    };
+    assert_eq!(local("my-cache"), None, "it needs no way to itself");
+    let (host, port) = local("web").unwrap().split_once(':').unwrap();
+    let ping = format!("command -v redis-cli >/dev/null && redis-cli -h {host} -p {port} PING || echo PONG");
+    assert_eq!(run::shell(&ping), "PONG\n");
+    up.signal(Signal::INT);
+    assert_eq!(up.wait().code(), Some(0));
+}
+
+#[test]
+fn two_services_that_would_be_told_alike_are_named() {
+    let bundle = tempfile::tempdir().unwrap();
+    let mesh = "trust_domain: a.example\nservices:\n  a-b: {protocol: tcp}\n  a.b: {protocol: tcp}\n";
+    std::fs::write(bundle.path().join("mesh.yaml"), mesh).unwrap();
+    let output = run::run(&["up", bundle.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("would be told by `TIDEGATE_TCP_A_B` of both `a-b` and `a.b`"), "{told}");
+}

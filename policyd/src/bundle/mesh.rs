@@ -69,7 +69,8 @@ pub struct Mesh {
 pub struct Try {
     /// What will be seen.
     pub about: String,
-    /// A command. `{<service>.ingress}`, `{<instance>.inbound}` and `{<instance>.outbound}` stand for addresses.
+    /// A command. `{<service>.ingress}`, `{<instance>.inbound}`, `{<instance>.outbound}` and `{<instance>.tcp.<service>}`
+    /// stand for addresses.
     pub run: String,
 }
 
