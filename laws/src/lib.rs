@@ -11,19 +11,20 @@ pub use bundles::bundle;
 pub use certificates::{certificate, trust_bundle};
 pub use decisions::decision_key;
 pub use proxy::fuzz::{
-    chunks, http2_head, key_set, path, proxy_protocol, request_head, response_head, token,
+    chunks, http2_head, http2_response, key_set, path, proxy_protocol, request_head, response_head, token,
 };
 
 /// A law.
 pub type Law = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const LAWS: [(&str, Law); 12] = [
+pub const LAWS: [(&str, Law); 13] = [
     ("bundle", bundle),
     ("certificate", certificate),
     ("chunks", chunks),
     ("decision_key", decision_key),
     ("http2_head", http2_head),
+    ("http2_response", http2_response),
     ("key_set", key_set),
     ("path", path),
     ("proxy_protocol", proxy_protocol),

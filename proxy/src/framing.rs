@@ -5,10 +5,49 @@
 
 use http::StatusCode;
 
+use crate::exchange::Direction;
 use crate::fields::{Fields, Known};
 
 pub(crate) use model::head::{HEAD_MAX, HEADERS_MAX, TARGET_MAX, host_name};
 use model::path::is_well_formed;
+
+/// What a head that a sidecar passes on may have more than that: its ids, who calls, what is left of limits. The next
+/// sidecar must not refuse for it what this one took.
+const ADDED_BYTES_MAX: usize = 8 * 1024;
+const ADDED_HEADERS_MAX: usize = 10;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeadMax {
+    /// All of it, in bytes.
+    pub bytes: usize,
+    /// Its header lines.
+    pub headers: usize,
+}
+
+impl HeadMax {
+    /// One from an application, or from outside of the mesh.
+    pub(crate) const OF_OTHERS: Self = Self { bytes: HEAD_MAX, headers: HEADERS_MAX };
+    /// One from another sidecar.
+    pub(crate) const OF_SIDECARS: Self =
+        Self { bytes: HEAD_MAX + ADDED_BYTES_MAX, headers: HEADERS_MAX + ADDED_HEADERS_MAX };
+
+    /// A request's that goes this way.
+    pub(crate) const fn of_request(direction: Direction) -> Self {
+        match direction {
+            Direction::Inbound => Self::OF_SIDECARS,
+            Direction::Outbound | Direction::Ingress => Self::OF_OTHERS,
+        }
+    }
+
+    /// That of the response to a request that went this way.
+    pub(crate) const fn of_response(direction: Direction) -> Self {
+        match direction {
+            Direction::Outbound => Self::OF_SIDECARS,
+            Direction::Inbound | Direction::Ingress => Self::OF_OTHERS,
+        }
+    }
+}
 
 /// How the body after a head is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +133,9 @@ impl Malformed {
     }
 }
 
-/// The length of the head at the start of `bytes`, if all of it is there. Looks no further back than `from`,
-/// up to where an earlier call found nothing.
-pub(crate) fn head_length(bytes: &[u8], from: usize) -> Result<Option<usize>, Malformed> {
+/// The length of the head at the start of `bytes`, if all of it is there, which is at most `max`. Looks no further back
+/// than `from`, up to where an earlier call found nothing.
+pub(crate) fn head_length(bytes: &[u8], from: usize, max: usize) -> Result<Option<usize>, Malformed> {
     // The line feed may be the first new byte while its carriage return is an old one.
     let mut at = from;
     while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n')) {
@@ -105,11 +144,11 @@ pub(crate) fn head_length(bytes: &[u8], from: usize) -> Result<Option<usize>, Ma
         let Some(before) = line.strip_suffix(b"\r") else { return Err(Malformed::BareLineFeed) };
         if before.ends_with(b"\r\n") {
             let length = line_feed + 1;
-            return if length > HEAD_MAX { Err(too_large(bytes)) } else { Ok(Some(length)) };
+            return if length > max { Err(too_large(bytes)) } else { Ok(Some(length)) };
         }
         at = line_feed + 1;
     }
-    if bytes.len() > HEAD_MAX { Err(too_large(bytes)) } else { Ok(None) }
+    if bytes.len() > max { Err(too_large(bytes)) } else { Ok(None) }
 }
 
 /// A request target.

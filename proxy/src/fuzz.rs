@@ -7,10 +7,12 @@ mod chunked;
 mod heads;
 mod paths;
 mod proxied;
+mod responses;
 mod tokens;
 
 pub use chunked::chunks;
-pub use heads::{http2_head, request_head, response_head};
+pub use heads::{http2_head, request_head};
 pub use paths::path;
 pub use proxied::proxy_protocol;
+pub use responses::{http2_response, response_head};
 pub use tokens::{key_set, token};

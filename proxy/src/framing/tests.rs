@@ -4,14 +4,14 @@ use super::*;
 use crate::http1::{Buffer, RequestHead};
 
 fn read(head: &str) -> Result<BodyLength, Malformed> {
-    let length = head_length(head.as_bytes(), 0)?.expect("a complete head");
+    let length = head_length(head.as_bytes(), 0, HEAD_MAX)?.expect("a complete head");
     check(&head.as_bytes()[..length])
 }
 
 fn check(head: &[u8]) -> Result<BodyLength, Malformed> {
     let mut bytes = Buffer::default();
     bytes.extend(head);
-    RequestHead::read(bytes).map(|request| request.body)
+    RequestHead::read(bytes, HeadMax::OF_OTHERS).map(|request| request.body)
 }
 
 #[test]
@@ -89,9 +89,9 @@ proptest! {
     ) {
         let bytes = head.as_bytes();
         let cut = cut.min(bytes.len());
-        let at_once = head_length(bytes, 0);
-        let in_parts = match head_length(&bytes[..cut], 0) {
-            Ok(None) => head_length(bytes, cut),
+        let at_once = head_length(bytes, 0, HEAD_MAX);
+        let in_parts = match head_length(&bytes[..cut], 0, HEAD_MAX) {
+            Ok(None) => head_length(bytes, cut, HEAD_MAX),
             found => found,
         };
         prop_assert_eq!(at_once, in_parts);

@@ -22,7 +22,7 @@ use super::request_head::RequestHead;
 use super::response_head::write_own;
 use crate::applied::Applied;
 use crate::exchange::{Arrival, Record};
-use crate::framing::{self, BodyLength, Malformed};
+use crate::framing::{self, BodyLength, HeadMax, Malformed};
 use crate::http2::{self, grpc};
 use crate::ids;
 use crate::introduction::Introduction;
@@ -92,7 +92,8 @@ pub(crate) async fn serve(stream: Stream, connection: Connection, proxy: &Proxy,
     let mut memo = Memo::default();
     let mut end = pin!(session.close());
     let mut is_first = connection.peer.is_none();
-    while let Some(received) = down.next_head(end.as_mut()).await {
+    let max = HeadMax::of_request(connection.direction);
+    while let Some(received) = down.next_head(max, end.as_mut()).await {
         if std::mem::take(&mut is_first)
             && let Ok(head) = &received
             && head.unused() == http2::PREFACE
@@ -161,7 +162,8 @@ impl<'a> Session<'a> {
         let request = match received {
             Ok(bytes) => {
                 let is_head = bytes.unused().starts_with(b"HEAD ");
-                RequestHead::read(bytes).map_err(|malformed| (malformed, is_head))
+                let max = HeadMax::of_request(self.connection.direction);
+                RequestHead::read(bytes, max).map_err(|malformed| (malformed, is_head))
             }
             Err(refused) => Err(refused),
         };
@@ -285,7 +287,11 @@ impl<'a> Line<'a> {
 
 impl Downstream {
     /// The next request's head; nothing at the end of the connection.
-    async fn next_head(&mut self, mut end: Pin<&mut impl Future<Output = ()>>) -> Option<Received> {
+    async fn next_head(
+        &mut self,
+        max: HeadMax,
+        mut end: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<Received> {
         self.deadline.set(Instant::now(), IDLE_TIMEOUT);
         let (mut scanned, mut begun) = (0, false);
         poll_fn(|cx| {
@@ -296,7 +302,7 @@ impl Downstream {
                     scanned = 0;
                 }
                 let is_head = self.read.unused().starts_with(b"HEAD ");
-                match framing::head_length(self.read.unused(), scanned) {
+                match framing::head_length(self.read.unused(), scanned, max.bytes) {
                     Ok(Some(length)) => return Poll::Ready(Some(Ok(self.read.take(length)))),
                     Ok(None) => scanned = self.read.unused().len(),
                     Err(malformed) => return Poll::Ready(Some(Err((malformed, is_head)))),
@@ -413,7 +419,7 @@ mod tests {
         ] {
             let (mut down, _caller) = connection(begun.as_bytes()).await;
             let start = Instant::now();
-            let received = down.next_head(pin!(std::future::pending())).await;
+            let received = down.next_head(HeadMax::OF_OTHERS, pin!(std::future::pending())).await;
             assert_eq!(received.map(Result::unwrap_err), refused, "{begun:?}");
             assert_eq!(start.elapsed(), patience, "{begun:?}");
         }
@@ -424,9 +430,9 @@ mod tests {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let (mut down, mut caller) = connection(&head[..9]).await;
         caller.write_all(&head[9..]).await.unwrap();
-        let received = down.next_head(pin!(async {})).await;
+        let received = down.next_head(HeadMax::OF_OTHERS, pin!(async {})).await;
         assert_eq!(received.unwrap().unwrap().unused(), head);
-        assert!(down.next_head(pin!(async {})).await.is_none());
+        assert!(down.next_head(HeadMax::OF_OTHERS, pin!(async {})).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -292,11 +292,13 @@ fn is_listed(fields: Fields<'_>, field: &Field<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::HeadMax;
 
     fn forward(lines: &str, introduction: &Introduction) -> Result<Forward, String> {
         let mut bytes = Buffer::default();
         bytes.extend(lines.as_bytes());
-        let request = RequestHead::read(bytes).map_err(|malformed| malformed.to_string())?;
+        let request =
+            RequestHead::read(bytes, HeadMax::OF_OTHERS).map_err(|malformed| malformed.to_string())?;
         Forward::of(&request, introduction, &KeptBack::nothing(), Slashes::Kept)
             .map_err(|refusal| refusal.to_string())
     }

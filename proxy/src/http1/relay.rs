@@ -22,7 +22,7 @@ use super::response_head::{Onward, ResponseHead};
 use crate::chunks::Chunks;
 use crate::endpoints::Endpoint;
 use crate::exchange::{Direction, Record};
-use crate::framing::{BodyLength, Malformed};
+use crate::framing::{BodyLength, HeadMax, Malformed};
 use crate::pool::Connection;
 use crate::request::Way;
 use crate::respond::Refusal;
@@ -54,6 +54,8 @@ struct Upstream {
     read: Buffer,
     upload: Pipe,
     sent: Sent,
+    /// How large the response's head may be.
+    max: HeadMax,
 }
 
 /// How much of the request has been sent.
@@ -148,7 +150,8 @@ impl Relay<'_> {
         let mut head = Buffer::default();
         head.extend(self.forward.bytes());
         let upload = Pipe::new(head, framing);
-        Upstream { endpoint, connection, read: Buffer::default(), upload, sent: Sent::Part }
+        let max = HeadMax::of_response(self.direction);
+        Upstream { endpoint, connection, read: Buffer::default(), upload, sent: Sent::Part, max }
     }
 
     /// A caller that waits to be asked for its body is asked, now that there is an upstream for it.
@@ -271,7 +274,7 @@ impl Upstream {
             return Poll::Ready(Err(trouble));
         }
         loop {
-            match ResponseHead::take(&mut self.read) {
+            match ResponseHead::take(&mut self.read, self.max) {
                 Ok(Some(response)) => return Poll::Ready(Ok(response)),
                 Ok(None) => {}
                 Err(bad) => {

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use super::buffer::Buffer;
 use super::place;
 use crate::fields::{Fields, Head, Known, part};
-use crate::framing::{self, BodyLength, HEADERS_MAX, Malformed, Target};
+use crate::framing::{self, BodyLength, HeadMax, Malformed, Target};
 
 /// A head that has one reading.
 #[derive(Debug)]
@@ -19,10 +19,10 @@ pub(crate) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Reads `bytes`, which are one complete head.
-    pub(crate) fn read(bytes: Buffer) -> Result<Self, Malformed> {
+    /// Reads `bytes`, which are one complete head, and may be this large.
+    pub(crate) fn read(bytes: Buffer, max: HeadMax) -> Result<Self, Malformed> {
         let mut head = Head::new(bytes);
-        let (method, target, is_http_10) = parse(&mut head)?;
+        let (method, target, is_http_10) = parse(&mut head, max)?;
         let mut request = Self { head, method, target, is_http_10, body: BodyLength::Exactly(0) };
         let target = framing::target(request.method(), request.raw_target())?;
         framing::host(request.fields(), is_http_10, target.authority)?;
@@ -87,10 +87,10 @@ impl RequestHead {
 
 type RequestLine = ((u32, u32), (u32, u32), bool);
 
-fn parse(head: &mut Head) -> Result<RequestLine, Malformed> {
-    let mut places = [((0, 0), (0, 0)); HEADERS_MAX];
+fn parse(head: &mut Head, max: HeadMax) -> Result<RequestLine, Malformed> {
+    let mut places = [((0, 0), (0, 0)); HeadMax::OF_SIDECARS.headers];
     let bytes = head.bytes();
-    let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut room = [const { MaybeUninit::uninit() }; HeadMax::OF_SIDECARS.headers];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut room) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
@@ -99,6 +99,9 @@ fn parse(head: &mut Head) -> Result<RequestLine, Malformed> {
         Err(httparse::Error::Token) if request.method.is_some() => return Err(Malformed::Target),
         Err(httparse::Error::HeaderValue) => return Err(Malformed::HeaderValue),
         Err(_) => return Err(Malformed::Syntax),
+    }
+    if request.headers.len() > max.headers {
+        return Err(Malformed::HeadTooLarge);
     }
     if request.headers.iter().any(|header| std::str::from_utf8(header.value).is_err()) {
         return Err(Malformed::HeaderValue);

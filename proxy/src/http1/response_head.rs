@@ -12,7 +12,7 @@ use super::pipe::Framing;
 use super::place;
 use crate::chunks::Chunks;
 use crate::fields::{Field, Fields, Head, Known, part};
-use crate::framing::{self, HEAD_MAX, HEADERS_MAX};
+use crate::framing::{self, HEAD_MAX, HEADERS_MAX, HeadMax};
 use crate::limits::Balance;
 use crate::respond;
 
@@ -53,11 +53,11 @@ pub(crate) struct Onward<'a> {
 }
 
 impl ResponseHead {
-    /// Takes the head at the start of what was `read`, if all of it is there.
-    pub(crate) fn take(read: &mut Buffer) -> Result<Option<Self>, BadResponse> {
+    /// Takes the head at the start of what was `read`, if all of it is there. It may be this large.
+    pub(crate) fn take(read: &mut Buffer, max: HeadMax) -> Result<Option<Self>, BadResponse> {
         let bytes = read.unused();
-        let mut places = [((0, 0), (0, 0)); HEADERS_MAX];
-        let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut places = [((0, 0), (0, 0)); HeadMax::OF_SIDECARS.headers];
+        let mut room = [const { MaybeUninit::uninit() }; HeadMax::OF_SIDECARS.headers];
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut response,
@@ -65,8 +65,12 @@ impl ResponseHead {
             &mut room,
         );
         let length = match parsed {
-            Ok(httparse::Status::Complete(length)) if length <= HEAD_MAX => length,
-            Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX => return Ok(None),
+            Ok(httparse::Status::Complete(length))
+                if length <= max.bytes && response.headers.len() <= max.headers =>
+            {
+                length
+            }
+            Ok(httparse::Status::Partial) if bytes.len() <= max.bytes => return Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
             Err(_) => return Err(BadResponse::Syntax),
         };

@@ -12,7 +12,7 @@ use super::flow::{Flow, FlowError};
 use super::head::{self, Body};
 use super::links::Lease;
 use super::side::{Broken, Http1, Http2, Outgoing, Side};
-use crate::framing::BodyLength;
+use crate::framing::{BodyLength, HeadMax};
 use crate::http1::{BadResponse, Buffer, Forward, Framing, ResponseHead};
 use crate::stream::Stream;
 use crate::upstream::Failure;
@@ -25,6 +25,8 @@ pub(super) struct Callee<'a> {
     /// Of a stream, until the response begins.
     response: Option<ResponseFuture>,
     to_head: bool,
+    /// How large the response's head may be.
+    max: HeadMax,
 }
 
 /// The head of a response.
@@ -63,7 +65,7 @@ impl<'a> Callee<'a> {
         stream: &'a mut Stream,
         read: &'a mut Buffer,
         forward: &Forward,
-        body: BodyLength,
+        (body, max): (BodyLength, HeadMax),
     ) -> Self {
         let mut side = Http1::new(stream, read, Framing::UntilClose);
         side.pending.extend(forward.bytes());
@@ -71,14 +73,14 @@ impl<'a> Callee<'a> {
             BodyLength::Exactly(length) => Outgoing::Exactly(length),
             BodyLength::Chunked => Outgoing::Chunked,
         };
-        Self { side: Side::Http1(side), sent: Sent::Part, response: None, to_head: false }
+        Self { side: Side::Http1(side), sent: Sent::Part, response: None, to_head: false, max }
     }
 
     /// A stream of HTTP/2.
     pub(super) fn of_stream(
         lease: &Lease,
         request: http::Request<()>,
-        body: BodyLength,
+        (body, max): (BodyLength, HeadMax),
     ) -> Result<Self, (Failure, String)> {
         let has_none = body == BodyLength::Exactly(0);
         let to_head = request.method() == Method::HEAD;
@@ -86,7 +88,7 @@ impl<'a> Callee<'a> {
         let (response, send) = sent.map_err(|error| failed(&error, Failure::Unsent))?;
         let side = Side::Http2(Http2 { receive: None, send: Some(send) });
         let sent = if has_none { Sent::All } else { Sent::Part };
-        Ok(Self { side, sent, response: Some(response), to_head })
+        Ok(Self { side, sent, response: Some(response), to_head, max })
     }
 
     /// Whether all of the request was sent.
@@ -134,11 +136,11 @@ impl<'a> Callee<'a> {
         }
         let head = match (&mut self.side, &mut self.response) {
             (Side::Http1(side), _) => {
-                poll_text(cx, side).map(|head| head.map(|head| Answer { head, is_all: false }))
+                poll_text(cx, side, self.max).map(|head| head.map(|head| Answer { head, is_all: false }))
             }
             (Side::Http2(side), Some(response)) => {
                 // HTTP/1.1 has to be told that nothing follows.
-                poll_stream(cx, side, response, !caller.is_http2() && !self.to_head)
+                poll_stream(cx, side, response, (!caller.is_http2() && !self.to_head, self.max))
             }
             (Side::Http2(_), None) => Poll::Pending,
         };
@@ -157,7 +159,7 @@ fn poll_stream(
     cx: &mut Context<'_>,
     side: &mut Http2,
     response: &mut ResponseFuture,
-    tells_length: bool,
+    (tells_length, max): (bool, HeadMax),
 ) -> Poll<Result<Answer, Trouble>> {
     let (parts, receive) = match ready!(poll_any(cx, response)) {
         Ok(response) => response,
@@ -176,7 +178,7 @@ fn poll_stream(
     if receive.is_some() {
         side.receive = receive;
     }
-    Poll::Ready(match ResponseHead::take(&mut text) {
+    Poll::Ready(match ResponseHead::take(&mut text, max) {
         Ok(Some(head)) => Ok(Answer { head, is_all }),
         Ok(None) => Err(refused(BadResponse::Syntax)),
         Err(bad) => Err(refused(bad)),
@@ -214,9 +216,13 @@ fn failed(error: &h2::Error, otherwise: Failure) -> (Failure, String) {
 }
 
 /// Reads a head of HTTP/1.1.
-fn poll_text(cx: &mut Context<'_>, side: &mut Http1<'_>) -> Poll<Result<ResponseHead, Trouble>> {
+fn poll_text(
+    cx: &mut Context<'_>,
+    side: &mut Http1<'_>,
+    max: HeadMax,
+) -> Poll<Result<ResponseHead, Trouble>> {
     loop {
-        match ResponseHead::take(side.read) {
+        match ResponseHead::take(side.read, max) {
             Ok(Some(head)) => return Poll::Ready(Ok(head)),
             Ok(None) => {}
             Err(bad) => return Poll::Ready(Err(refused(bad))),

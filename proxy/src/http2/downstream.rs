@@ -24,6 +24,7 @@ use super::transport::Transport;
 use super::{grpc, head};
 use crate::applied::Applied;
 use crate::exchange::{Arrival, Record};
+use crate::framing::HeadMax;
 use crate::http1::{Buffer, Deadline, Forward, Line, RequestHead, Session};
 use crate::metrics::Memo;
 use crate::request::{Connection, Proxy};
@@ -169,7 +170,9 @@ async fn serve_stream(session: &Session<'_>, memos: &Memos, (request, mut respon
     let (parts, body) = request.into_parts();
     let arrival = session.arrival();
     let to_head = parts.method == http::Method::HEAD;
-    let read = head::of_request(&parts, !body.is_end_stream()).and_then(RequestHead::read);
+    let max = HeadMax::of_request(session.connection.direction);
+    let read =
+        head::of_request(&parts, !body.is_end_stream(), max).and_then(|text| RequestHead::read(text, max));
     let refused = match read {
         Ok(request) => {
             let line = Line::of(&request);

@@ -10,7 +10,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{StatusCode, header};
 
 use crate::fields::{Field, Known};
-use crate::framing::{HEAD_MAX, Malformed};
+use crate::framing::{HeadMax, Malformed};
 use crate::http1::{Buffer, Forward, Onward, ResponseHead, trailers};
 use crate::respond;
 
@@ -31,8 +31,12 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The HTTP/1.1 head of `request`, after which a body follows, or nothing does.
-pub(crate) fn of_request(request: &http::request::Parts, has_body: bool) -> Result<Buffer, Malformed> {
+/// The HTTP/1.1 head of `request`, after which a body follows, or nothing does. It may be this large.
+pub(crate) fn of_request(
+    request: &http::request::Parts,
+    has_body: bool,
+    max: HeadMax,
+) -> Result<Buffer, Malformed> {
     let mut text = Buffer::default();
     let out = text.vec();
     let path = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -64,7 +68,7 @@ pub(crate) fn of_request(request: &http::request::Parts, has_body: bool) -> Resu
         field(out, "transfer-encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
-    if out.len() > HEAD_MAX { Err(Malformed::HeadTooLarge) } else { Ok(text) }
+    if out.len() > max.bytes { Err(Malformed::HeadTooLarge) } else { Ok(text) }
 }
 
 /// Cookies may come one by one, and are one list outside of HTTP/2 (RFC 9113 8.2.3).
@@ -89,7 +93,7 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// What follows the head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// Nothing, and the head need not say so.
     None,
     /// Nothing, of which the head tells.
@@ -99,7 +103,7 @@ pub(super) enum Body {
 }
 
 /// The HTTP/1.1 head of `response`.
-pub(super) fn of_response(response: &http::response::Parts, body: Body) -> Buffer {
+pub(crate) fn of_response(response: &http::response::Parts, body: Body) -> Buffer {
     let mut text = Buffer::default();
     let out = text.vec();
     for part in ["HTTP/1.1 ", response.status.as_str(), " \r\n"] {
@@ -139,7 +143,7 @@ pub(crate) fn to_request(forward: &Forward, is_secret: bool) -> Option<http::Req
 }
 
 /// A response as it goes to a caller that speaks HTTP/2.
-pub(super) fn to_response(head: &ResponseHead, onward: Onward<'_>) -> Option<http::Response<()>> {
+pub(crate) fn to_response(head: &ResponseHead, onward: Onward<'_>) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
     *response.status_mut() = head.status;
     let headers = response.headers_mut();

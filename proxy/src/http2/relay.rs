@@ -22,7 +22,7 @@ use super::links::Lease;
 use crate::chunks::Chunks;
 use crate::endpoints::Endpoint;
 use crate::exchange::{Direction, Record};
-use crate::framing::{BodyLength, Malformed};
+use crate::framing::{BodyLength, HeadMax, Malformed};
 use crate::http1::{After, Buffer, Deadline, Downstream, Forward, Framing, RequestHead};
 use crate::pool::Connection;
 use crate::request::Way;
@@ -187,10 +187,10 @@ impl Relay<'_> {
         read: &'l mut Buffer,
         upload: &mut Flow,
     ) -> Result<Result<Callee<'l>, (Failure, String)>, Refusal> {
-        let body = self.request.body;
+        let (body, max) = (self.request.body, HeadMax::of_response(self.direction));
         Ok(match link {
             Link::Http1(connection) => {
-                Ok(Callee::of_connection(&mut connection.stream, read, self.forward, body))
+                Ok(Callee::of_connection(&mut connection.stream, read, self.forward, (body, max)))
             }
             Link::Http2(lease) => {
                 let request = head::to_request(self.forward, self.direction == Direction::Outbound);
@@ -198,7 +198,7 @@ impl Relay<'_> {
                 if body == BodyLength::Exactly(0) {
                     upload.skip();
                 }
-                Callee::of_stream(lease, request, body)
+                Callee::of_stream(lease, request, (body, max))
             }
         })
     }

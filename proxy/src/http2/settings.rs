@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::framing::HEAD_MAX;
+use crate::framing::HeadMax;
 
 /// The most streams that a caller may have open at once.
 pub(crate) const STREAMS_MAX: u32 = 100;
@@ -41,7 +41,7 @@ pub(super) fn client() -> h2::client::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAMS_MAX.saturating_mul(STREAM_WINDOW))
         .max_frame_size(FRAME_MAX)
-        .max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(head_list_max())
         .max_send_buffer_size(SEND_BUFFER)
         .max_local_error_reset_streams(Some(ERRORS_MAX));
     builder
@@ -55,9 +55,15 @@ pub(super) fn server() -> h2::server::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_MAX)
-        .max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(head_list_max())
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(EARLY_RESETS_MAX)
         .max_local_error_reset_streams(Some(ERRORS_MAX));
     builder
+}
+
+/// The largest head as HTTP/2 counts it, with 32 bytes more for each field (RFC 9113 6.5.2). What is too large for who
+/// sends it is seen once it is text.
+fn head_list_max() -> u32 {
+    u32::try_from(HeadMax::OF_SIDECARS.bytes).unwrap_or(u32::MAX)
 }
