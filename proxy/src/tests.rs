@@ -2,6 +2,7 @@
 
 mod application;
 mod clients;
+mod databases;
 mod decision_log;
 mod end_users;
 mod enforcement;
@@ -10,6 +11,7 @@ mod external_streams;
 mod forwarded;
 mod greeting;
 mod grpc;
+mod heads;
 mod hostile_upstream;
 mod http1;
 mod http2;

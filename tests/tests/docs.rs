@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 use policyd::author::lint::lint;
 use policyd::bundle::{Bundle, Files, mesh};
+use tidegate_tests::program;
 use tidegate_tests::repository::root;
 
 /// The files of one section.
@@ -80,6 +82,8 @@ fn bundles_in_the_documents_load_without_a_finding() {
 fn configuration_files_in_the_documents_load() {
     let mut files: BTreeMap<String, String> =
         sections("operating.md").into_iter().flat_map(|section| section.files).collect();
+    // Which is no file of ours: see below.
+    files.remove(UNIT);
     let mut file =
         |name: &str| files.remove(name).unwrap_or_else(|| panic!("docs/operating.md has a {name}"));
     let folder = tempfile::tempdir().unwrap();
@@ -117,4 +121,32 @@ fn configuration_files_in_the_documents_load() {
     let proxy = proxy::Config::load(&write("intercepting.yaml", &more["proxy.yaml"]));
     assert_eq!(proxy.unwrap_or_else(|f| panic!("{f}")).application, "127.0.0.1:9080");
     assert!(files.is_empty(), "no test reads {:?}", files.keys());
+}
+
+const UNIT: &str = "tidegate-proxy.service";
+
+#[test]
+fn the_unit_in_the_documents_is_one_that_systemd_takes() {
+    let sections = sections("operating.md");
+    let unit = sections.iter().find_map(|section| section.files.get(UNIT)).expect("a unit");
+    let Some(verify) =
+        program::find("systemd-analyze", "the_unit_in_the_documents_is_one_that_systemd_takes")
+    else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(UNIT);
+    let installed = "/usr/local/bin/tidegate";
+    assert!(unit.contains(installed));
+    // Mistakes in a line are told, and are no failure.
+    for (text, is_good) in [
+        (unit.replace(installed, "/bin/true"), true),
+        (unit.replace(installed, "/bin/true").replace("KillMode", "KillMod"), false),
+    ] {
+        fs::write(&file, text).unwrap();
+        let told = Command::new(&verify).arg("verify").arg(&file).output().unwrap();
+        let complaint = String::from_utf8_lossy(&told.stderr);
+        let complaint: Vec<&str> = complaint.lines().filter(|line| line.contains(UNIT)).collect();
+        assert_eq!(complaint.is_empty(), is_good, "{complaint:?}");
+    }
 }

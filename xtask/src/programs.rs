@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 struct Program {
     name: &'static str,
     why: &'static str,
-    /// The Debian package that has it.
+    /// The Debian package that has it; more than one with blanks between them.
     package: &'static str,
     how: How,
 }
@@ -29,7 +29,7 @@ enum How {
     Module(&'static str),
 }
 
-const PROGRAMS: [Program; 16] = [
+const PROGRAMS: [Program; 20] = [
     Program {
         name: "promtool",
         why: "checks every /metrics page as Prometheus would",
@@ -93,6 +93,31 @@ const PROGRAMS: [Program; 16] = [
         how: How::Wheel("envoy/_bin/envoy"),
     },
     Program {
+        name: "psql",
+        why: "asks PostgreSQL by way of two sidecars, and brings most of the libraries that PostgreSQL needs",
+        package: "postgresql-client-15 libicu72 libxml2",
+        how: How::Install,
+    },
+    Program {
+        name: "initdb",
+        why: "makes the database that PostgreSQL serves, which is in the same package",
+        package: "postgresql-15",
+        how: How::Unpack,
+    },
+    Program {
+        name: "redis-cli",
+        why: "asks Redis by way of two sidecars, and brings the libraries that Redis needs",
+        package: "redis-tools",
+        how: How::Install,
+    },
+    Program {
+        name: "redis-server",
+        why: "is asked there",
+        // The program itself is in the second package, under another name.
+        package: "redis-server redis-tools",
+        how: How::Unpack,
+    },
+    Program {
         name: "python3-httpx",
         why: "calls by HTTP/1.1 and HTTP/2",
         package: "python3-httpx",
@@ -137,11 +162,15 @@ impl Program {
     }
 }
 
+/// Where Debian has PostgreSQL's programs, which is not among the folders that are searched.
+const POSTGRESQL: &str = "usr/lib/postgresql/15/bin";
+
 /// Where programs are looked for: in `unpacked`, then where they always are.
 pub(crate) fn search_path(unpacked: &Path) -> Result<OsString> {
     let usual = env::var_os("PATH").unwrap_or_default();
-    let folders = ["usr/bin", "usr/sbin"].map(|folder| unpacked.join(folder));
+    let folders = ["usr/bin", "usr/sbin", POSTGRESQL].map(|folder| unpacked.join(folder));
     let folders = folders.into_iter().chain(env::split_paths(&usual));
+    let folders = folders.chain([Path::new("/").join(POSTGRESQL)]);
     env::join_paths(folders)
         .with_context(|| format!("`{}` can't be searched for programs", unpacked.display()))
 }
@@ -181,7 +210,8 @@ pub(crate) fn install_missing(unpacked: &Path) {
 }
 
 fn install(as_root: Option<&[&str]>, package: &str) -> Result<()> {
-    let arguments = ["install", "--yes", "--quiet", "--no-install-recommends", package];
+    let options = ["install", "--yes", "--quiet", "--no-install-recommends"];
+    let arguments: Vec<&str> = options.into_iter().chain(package.split(' ')).collect();
     match as_root {
         Some(as_root) => run(as_root, "apt-get", &arguments),
         None => {
@@ -196,7 +226,8 @@ fn unpack(package: &str, folder: &Path) -> Result<()> {
     // apt's own user must be able to write here when apt is run by root.
     let downloaded = tempfile::tempdir()?;
     let status = Command::new("apt-get")
-        .args(["download", "--quiet", "-o", "APT::Sandbox::User=root", package])
+        .args(["download", "--quiet", "-o", "APT::Sandbox::User=root"])
+        .args(package.split(' '))
         .current_dir(downloaded.path())
         .status()
         .context("apt-get can't be run")?;

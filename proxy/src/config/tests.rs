@@ -1,5 +1,6 @@
 use std::fs;
 
+use expect_test::expect;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
@@ -28,7 +29,9 @@ fn load(text: &str) -> Result<Config, String> {
     write("token", "from-file\n");
     write("empty", "\n");
     write("proxy.yaml", text);
-    Config::load(&folder.path().join("proxy.yaml")).map_err(|findings| findings.render(false))
+    let here = format!("{}/", folder.path().display());
+    Config::load(&folder.path().join("proxy.yaml"))
+        .map_err(|findings| findings.render(false).replace(&here, ""))
 }
 
 #[test]
@@ -193,4 +196,68 @@ fn probes_name_exact_paths() {
         let shown = probes(written).unwrap_err();
         assert!(shown.contains(message), "{written}: {shown}");
     }
+}
+
+#[test]
+fn local_addresses_are_each_of_one_service_and_all_mistakes_in_them_are_told_at_once() {
+    let good = format!(
+        "{GOOD}tcp:\n  - {{service: db, listen: 127.0.0.1:5432}}\n  - {{service: cache, listen: '127.0.0.1:0'}}\n  - {{service: queue, listen: '127.0.0.1:0'}}\n"
+    );
+    let services: Vec<String> = load(&good).unwrap().tcp.into_iter().map(|local| local.service).collect();
+    assert_eq!(services, ["db", "cache", "queue"], "ports that are free are as many as are wanted");
+    let bad = format!(
+        "{GOOD}tcp:
+  - {{service: db, listen: 127.0.0.1:5432}}
+  - {{service: db, listen: 127.0.0.1:5433}}
+  - {{service: cache, listen: 127.0.0.1:5432}}
+  - {{service: '', listen: localhost:1}}
+  - {{service: queue, listen: 127.0.0.1:15001}}
+"
+    );
+    expect![[r#"
+        error: `db` has a local address already
+          --> proxy.yaml:12:15
+           |
+        12 |   - {service: db, listen: 127.0.0.1:5433}
+           |               ^^
+
+        error: `127.0.0.1:5432` is listened at already
+          --> proxy.yaml:13:30
+           |
+        13 |   - {service: cache, listen: 127.0.0.1:5432}
+           |                              ^^^^^^^^^^^^^^
+
+        error: a name must not be empty
+          --> proxy.yaml:14:15
+           |
+        14 |   - {service: '', listen: localhost:1}
+           |               ^^
+
+        error: `localhost:1` is not an IP address with a port, such as `127.0.0.1:8080`
+          --> proxy.yaml:14:27
+           |
+        14 |   - {service: '', listen: localhost:1}
+           |                           ^^^^^^^^^^^
+
+        error: `127.0.0.1:15001` is listened at already
+          --> proxy.yaml:15:30
+           |
+        15 |   - {service: queue, listen: 127.0.0.1:15001}
+           |                              ^^^^^^^^^^^^^^^
+
+    "#]]
+    .assert_eq(&load(&bad).unwrap_err());
+    // What is no entry at all is told alone: the rest has no form then.
+    for (entry, expected) in [
+        ("{service: db}", "proxy.yaml:10:8"),
+        ("{service: db, listen: 127.0.0.1:1, port: 2}", "unknown field `port`\n  --> proxy.yaml:10:42"),
+        ("db", "expected mapping start\n  --> proxy.yaml:10:7"),
+    ] {
+        let shown = load(&format!("{GOOD}tcp: [{entry}]\n")).unwrap_err();
+        assert!(shown.contains(expected), "{shown}");
+    }
+    let many: String =
+        (0..=1000).map(|n| format!("  - {{service: s{n}, listen: '127.0.0.1:0'}}\n")).collect();
+    let shown = load(&format!("{GOOD}tcp:\n{many}")).unwrap_err();
+    assert!(shown.contains("proxy.yaml:1011:15") && shown.contains("more than 1000 of them"), "{shown}");
 }

@@ -13,7 +13,7 @@ use super::http2::{Caller, Whole, request, whole};
 use super::http2_upstream::{Upstream, shop, stream};
 use super::setting::*;
 
-fn call(path: &str) -> Request<()> {
+pub(super) fn call(path: &str) -> Request<()> {
     let mut call = request("POST", &format!("http://shop{path}"));
     call.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
     call.headers_mut().insert("te", "trailers".parse().unwrap());
@@ -32,7 +32,7 @@ async fn refused(caller: &mut Caller, call: Request<()>) -> Whole {
     response
 }
 
-fn status(fields: &HeaderMap) -> &str {
+pub(super) fn status(fields: &HeaderMap) -> &str {
     fields["grpc-status"].to_str().unwrap()
 }
 

@@ -64,12 +64,12 @@ pub(super) async fn shop(setting: &Setting, application: SocketAddr) -> Bound {
     proxy
 }
 
-async fn speak_http2(setting: &Setting, endpoints: &[(&str, SocketAddr)]) {
+pub(super) async fn speak_http2(setting: &Setting, endpoints: &[(&str, SocketAddr)]) {
     let shop = api::config::Service { protocol: Protocol::Http2, ..service("shop", endpoints) };
     setting.policyd.change(|config| config.services = vec![shop]).await;
 }
 
-async fn until_told(proxy: &Bound, endpoints: usize) {
+pub(super) async fn until_told(proxy: &Bound, endpoints: usize) {
     let told = |config: &api::config::Config| {
         config
             .mesh

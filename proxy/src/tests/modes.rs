@@ -1,10 +1,13 @@
 //! Services that take callers in the clear, besides those with a certificate or alone.
 
+use std::time::Duration;
+
 use api::config::Mtls;
 use model::{Decision, Principal};
 use tokio::net::TcpStream;
 
 use super::http2::{Caller, request};
+use super::http2_hostile::skip;
 use super::mesh::{caller, until_open};
 use super::setting::*;
 use crate::app::Bound;
@@ -27,9 +30,7 @@ fn principal(setting: &Setting) -> (Principal, bool) {
 #[tokio::test]
 async fn a_permissive_service_takes_both_and_knows_who_has_a_certificate() {
     let setting = Setting::new().await;
-    setting
-        .policyd
-        .decide(|_, revision| Decision { valid_for: std::time::Duration::ZERO, ..allow(revision) });
+    setting.policyd.decide(|_, revision| Decision { valid_for: Duration::ZERO, ..allow(revision) });
     let (shop, application) = setting.shop().await;
     let cart = caller(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
     set(&setting, &[&shop, &cart], Mtls::Permissive).await;
@@ -99,6 +100,22 @@ async fn a_silent_caller_holds_nobody_up_and_ends_with_the_proxy() {
 }
 
 #[tokio::test]
+async fn a_caller_that_stays_silent_is_turned_away() {
+    let setting = Setting::new().await;
+    let (shop, _application) = setting.shop().await;
+    set(&setting, &[&shop], Mtls::Permissive).await;
+    let mut silent = Wire::open(shop.addresses.inbound).await;
+    until_open(&shop, 1).await;
+    skip(Duration::from_secs(9)).await;
+    // What it begins with is looked at, and is not too late.
+    assert_eq!(get(shop.addresses.inbound, "shop", "/").await.status, 200);
+    until_open(&shop, 1).await;
+    skip(Duration::from_secs(2)).await;
+    assert!(silent.is_closed().await);
+    until_open(&shop, 0).await;
+}
+
+#[tokio::test]
 async fn a_disabled_service_is_called_in_the_clear_and_takes_nothing_else() {
     let setting = Setting::new().await;
     let (shop, application) = setting.shop().await;
@@ -114,9 +131,7 @@ async fn a_disabled_service_is_called_in_the_clear_and_takes_nothing_else() {
     assert_eq!((hello.status, hello.error().as_str()), (400, "bad_request"));
     // And back: the connections in the clear are left.
     set(&setting, &[&shop, &cart], Mtls::Strict).await;
-    setting
-        .policyd
-        .decide(|_, revision| Decision { valid_for: std::time::Duration::ZERO, ..allow(revision) });
+    setting.policyd.decide(|_, revision| Decision { valid_for: Duration::ZERO, ..allow(revision) });
     assert_eq!(get(cart.addresses.outbound, "shop", "/").await.status, 200);
 }
 

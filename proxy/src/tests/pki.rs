@@ -1,13 +1,14 @@
 //! Certificates.
 
+use std::path::Path;
 use std::time::Duration;
 
 use daemon::Clock;
 use identity::{Identity, Svid, TrustBundle};
 use model::SpiffeId;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::PrivateKeyDer;
 
@@ -41,6 +42,21 @@ impl Pki {
 
     /// A new certificate of `id` that is valid for `life` from now.
     pub(super) fn identity(&self, id: &SpiffeId, life: Duration) -> Identity {
+        let (leaf, key) = self.leaf(id, life);
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Identity { svid: Svid::new(vec![leaf.into()], &key).unwrap(), bundle: self.bundle() }
+    }
+
+    /// Writes one that is valid for an hour into `folder`, for programs that nobody here wrote.
+    pub(super) fn write(&self, id: &SpiffeId, folder: &Path) {
+        let (leaf, key) = self.leaf(id, HOUR);
+        let write = |file: &str, text: String| std::fs::write(folder.join(file), text).unwrap();
+        write("cert.pem", leaf.pem());
+        write("key.pem", key.serialize_pem());
+        write("roots.pem", self.bundle().to_pem());
+    }
+
+    fn leaf(&self, id: &SpiffeId, life: Duration) -> (Certificate, KeyPair) {
         let now = self.clock.now();
         let time = |time: jiff::Timestamp| {
             rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(time.as_second().unsigned_abs())
@@ -54,8 +70,6 @@ impl Pki {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         (params.not_before, params.not_after) = (time(now - Duration::from_secs(30)), time(now + life));
         let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &self.root).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        Identity { svid: Svid::new(vec![leaf.into()], &key).unwrap(), bundle: self.bundle() }
+        (params.signed_by(&key, &self.root).unwrap(), key)
     }
 }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use identity::Source;
+use tokio::io::AsyncWriteExt;
 
+use super::http2_upstream::{Upstream, speak_http2, stream, until_told};
 use super::setting::*;
 use crate::app::Bound;
 use crate::probes::Probes;
@@ -20,7 +22,7 @@ async fn probed(setting: &Setting, application: SocketAddr) -> Bound {
 }
 
 /// The status alone of what is answered to `line`.
-async fn status(address: SocketAddr, line: &str) -> u16 {
+async fn status(address: SocketAddr, line: &'static str) -> u16 {
     let mut wire = Wire::open(address).await;
     wire.write(format!("{line} HTTP/1.1\r\nHost: 10.0.0.1\r\nX-Secret: 1\r\nContent-Length: 0\r\n\r\n"))
         .await;
@@ -68,4 +70,36 @@ async fn an_application_that_is_away_is_not_well() {
     drop(nobody);
     let proxy = probed(&setting, address).await;
     assert_eq!(status(proxy.addresses.probes.unwrap(), "GET /healthz").await, 503);
+}
+
+#[tokio::test]
+async fn an_application_that_speaks_http2_is_asked_by_http2() {
+    let setting = Setting::new().await;
+    let (upstream, address) = Upstream::start().await;
+    let proxy = probed(&setting, address).await;
+    speak_http2(&setting, &[]).await;
+    until_told(&proxy, 0).await;
+    let probes = proxy.addresses.probes.unwrap();
+    for code in [200, 503] {
+        let well = tokio::spawn(status(probes, "GET /ready?full"));
+        let mut connection = upstream.connection().await;
+        let (asked, mut respond) = stream(&mut connection).await;
+        let (parts, body) = asked.into_parts();
+        let expected = format!("http://{address}/ready?full");
+        assert_eq!((parts.method.as_str(), parts.uri.to_string()), ("GET", expected));
+        assert!(body.is_end_stream() && parts.headers.is_empty(), "{:?}", parts.headers);
+        let response = http::Response::builder().status(code).body(()).unwrap();
+        respond.send_response(response, true).unwrap();
+        // Its connection ends with it.
+        while connection.accept().await.is_some_and(|stream| stream.is_ok()) {}
+        assert_eq!(well.await.unwrap(), code);
+    }
+    // What speaks HTTP/1.1 instead is not well.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = probed(&setting, listener.local_addr().unwrap()).await;
+    until_told(&proxy, 0).await;
+    let well = tokio::spawn(status(proxy.addresses.probes.unwrap(), "GET /healthz"));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(well.await.unwrap(), 503);
 }

@@ -4,11 +4,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use api::config::{Enforcement, KeySource};
-use model::{Action, FailMode};
+use model::{Action, Atom, AtomSet, FailMode, Name, Test};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::grpc::{call, status};
+use super::http2::{Caller, request};
+use super::http2_upstream::{Accepted, Upstream, drive, shop, speak_http2, stream, until_told};
 use super::policyd::Told;
 use super::setting::*;
 use super::tcp::{answer, connect, is_ended, pair, until_counted};
@@ -225,4 +228,92 @@ async fn tunnels_and_responses_that_go_on_end_too() {
         let asked = setting.policyd.checks.lock().unwrap().clone();
         assert_eq!(asked.last(), asked.first(), "the facts are those of before");
     }
+}
+
+/// A request whose response a test says for an application.
+struct Served {
+    path: String,
+    asked: h2::RecvStream,
+    answer: h2::SendStream<bytes::Bytes>,
+}
+
+/// Begins to answer the next request.
+async fn begin(application: &mut Accepted) -> Served {
+    let (asked, mut respond) = stream(application).await;
+    let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
+    answer.send_data("begun".into(), false).unwrap();
+    Served { path: asked.uri().path().to_owned(), asked: asked.into_body(), answer }
+}
+
+/// The next data of a response that goes on.
+async fn next(body: &mut h2::RecvStream) -> Result<bytes::Bytes, h2::Error> {
+    let data = tokio::time::timeout(Duration::from_secs(20), body.data()).await;
+    data.expect("data, or an end").unwrap()
+}
+
+#[tokio::test]
+async fn of_the_streams_of_a_connection_those_end_that_would_be_denied() {
+    let setting = Setting::new().await;
+    let (upstream, address) = Upstream::start().await;
+    let shop = shop(&setting, address).await;
+    let cart = setting.proxy("cart", "127.0.0.1:1".parse().unwrap()).await;
+    speak_http2(&setting, &[("shop-v1", shop.addresses.inbound)]).await;
+    for proxy in [&shop, &cart] {
+        until_told(proxy, 1).await;
+    }
+    let by_path = AtomSet::new(vec![Atom::new(Name::Path, Test::Value)], true);
+    push(&setting, &shop, |told| told.enforced[0].atoms = by_path).await;
+    let mut caller = Caller::connect(cart.addresses.outbound).await;
+    // Two calls of gRPC, one of which may go on; one request; and a call that was not answered yet.
+    let (allowed, mut goes_on) = caller.open(call("/a.B/Allowed")).await;
+    let (denied, _talk) = caller.open(call("/a.B/Denied")).await;
+    let (asked, _body) = caller.open(request("POST", "http://shop/denied")).await;
+    let mut application = upstream.connection().await;
+    let mut served = Vec::new();
+    for _ in 0..3 {
+        served.push(begin(&mut application).await);
+    }
+    // Each was decided on by itself, so they come in any order.
+    served.sort_by(|one, other| one.path.cmp(&other.path));
+    let (silent, _unanswered) = caller.open(call("/a.B/DeniedToo")).await;
+    let (unanswered, _respond) = stream(&mut application).await;
+    drive(application);
+    let mut bodies = Vec::new();
+    for response in [allowed, denied, asked] {
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(next(&mut body).await.unwrap(), "begun");
+        bodies.push(body);
+    }
+    // Another revision that lets them in.
+    push(&setting, &shop, |_| ()).await;
+    for (Served { answer, .. }, body) in served.iter_mut().zip(&mut bodies) {
+        answer.send_data("more".into(), false).unwrap();
+        assert_eq!(next(body).await.unwrap(), "more");
+    }
+    setting.policyd.decide(|attributes, revision| {
+        let denies = attributes.path.to_lowercase().contains("denied");
+        if denies { deny(revision) } else { allow(revision) }
+    });
+    push(&setting, &shop, |_| ()).await;
+
+    assert!(bodies[1].data().await.is_none());
+    let trailers = bodies[1].trailers().await.unwrap().unwrap();
+    assert_eq!(status(&trailers), "7", "permission denied");
+    assert!(next(&mut bodies[2]).await.unwrap_err().is_reset());
+    let told = silent.await.unwrap();
+    assert_eq!(status(told.headers()), "7", "it was refused as a new one is");
+    // The application is told, too, and the call that may go on goes on.
+    let [Served { asked: mut up, answer: mut down, .. }, gone, gone_too] =
+        <[_; 3]>::try_from(served).ok().unwrap();
+    for mut asked in [gone.asked, gone_too.asked, unanswered.into_body()] {
+        let reset = next(&mut asked).await.unwrap_err();
+        assert_eq!((reset.is_reset(), reset.reason()), (true, Some(h2::Reason::CANCEL)));
+    }
+    goes_on.send_data("up".into(), false).unwrap();
+    assert_eq!(next(&mut up).await.unwrap(), "up");
+    down.send_data("down".into(), true).unwrap();
+    assert_eq!(next(&mut bodies[0]).await.unwrap(), "down");
+    // And no other is let in.
+    let (refused, _body) = caller.open(call("/a.B/Denied")).await;
+    assert_eq!(status(refused.await.unwrap().headers()), "7");
 }

@@ -5,6 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use api::config::Protocol;
+use expect_test::expect;
+use identity::Source;
 use model::{Action, Principal};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -14,10 +16,10 @@ use tokio::process::{Child, Command};
 use super::clients::output;
 use super::setting::*;
 use crate::app::Bound;
-use crate::config::LocalAddress;
+use crate::config::{AccessLogDestination, LocalAddress};
 
 /// A service that sends back what it hears.
-async fn echo() -> SocketAddr {
+pub(super) async fn echo() -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
@@ -39,23 +41,51 @@ pub(super) async fn pair(
     application: SocketAddr,
     others: &[(&str, SocketAddr)],
 ) -> (Bound, Bound) {
-    let shop = setting.proxy("shop", application).await;
-    let local = LocalAddress { service: "shop".into(), listen: "127.0.0.1:0".parse().unwrap() };
-    let source = identity::Source::fixed(setting.pki.identity(&id("cart"), HOUR));
-    let nobody = "127.0.0.1:1".parse().unwrap();
-    let cart = setting.proxy_with("cart", nobody, source, |config| config.tcp.push(local)).await;
-    cart.readiness.until_ready().await;
+    pair_for(setting, application, others, [HOUR, HOUR]).await
+}
+
+/// The same, with certificates that live for so long: that of `shop`, and that of `cart`.
+pub(super) async fn pair_for(
+    setting: &Setting,
+    application: SocketAddr,
+    others: &[(&str, SocketAddr)],
+    [shop_lives, cart_lives]: [Duration; 2],
+) -> (Bound, Bound) {
+    let source = Source::fixed(setting.pki.identity(&id("shop"), shop_lives));
+    let shop = setting.proxy_with("shop", application, source, |_| {}).await;
+    shop.readiness.until_ready().await;
+    let cart = connects(setting, "cart", cart_lives).await;
     let mut endpoints = others.to_vec();
     endpoints.push(("shop-v1", shop.addresses.inbound));
     let told = api::config::Service { protocol: Protocol::Tcp, ..service("shop", &endpoints) };
     setting.policyd.change(|config| config.services = vec![told]).await;
     for proxy in [&shop, &cart] {
-        let known = |applied: &crate::applied::Applied| {
-            applied.services.get("shop").is_some_and(|shop| shop.protocol == Protocol::Tcp)
-        };
-        proxy.current().until(known).await;
+        until_raw(proxy).await;
     }
     (shop, cart)
+}
+
+/// The sidecar of another service, whose application connects to `shop` once it is known to take raw connections.
+pub(super) async fn calls(setting: &Setting, service: &str) -> Bound {
+    let caller = connects(setting, service, HOUR).await;
+    until_raw(&caller).await;
+    caller
+}
+
+async fn connects(setting: &Setting, service: &str, lives: Duration) -> Bound {
+    let local = LocalAddress { service: "shop".into(), listen: "127.0.0.1:0".parse().unwrap() };
+    let source = Source::fixed(setting.pki.identity(&id(service), lives));
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let caller = setting.proxy_with(service, nobody, source, |config| config.tcp.push(local)).await;
+    caller.readiness.until_ready().await;
+    caller
+}
+
+async fn until_raw(proxy: &Bound) {
+    let known = |applied: &crate::applied::Applied| {
+        applied.services.get("shop").is_some_and(|shop| shop.protocol == Protocol::Tcp)
+    };
+    proxy.current().until(known).await;
 }
 
 pub(super) async fn connect(cart: &Bound) -> TcpStream {
@@ -242,4 +272,96 @@ async fn curl_speaks_tls_of_its_own_with_openssl() {
     let mut denied = Command::new("curl");
     let denied = denied.args(arguments).stdin(Stdio::null()).output().await.unwrap();
     assert_eq!((denied.stdout.len(), denied.status.success()), (0, false));
+}
+
+/// What openssl's own client, with a certificate of the mesh, hears of an echo from the sidecar of `shop`, if it asks for
+/// this server name.
+async fn heard(folder: &std::path::Path, shop: &Bound, name: &[&str]) -> Option<String> {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-quiet", "-connect", &shop.addresses.inbound.to_string()]).args(name);
+    command.args("-cert cert.pem -key key.pem -CAfile roots.pem".split(' ')).current_dir(folder);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut client = command.spawn().unwrap();
+    client.stdin.as_mut().unwrap().write_all(b"hello\n").await.unwrap();
+    BufReader::new(client.stdout.take().unwrap()).lines().next_line().await.unwrap()
+}
+
+#[tokio::test]
+async fn the_server_name_that_a_caller_asks_for_decides() {
+    const TEST: &str = "the_server_name_that_a_caller_asks_for_decides";
+    if output(TEST, "openssl", &["version"]).await.is_none() {
+        return;
+    }
+    let setting = Setting::new().await;
+    let (shop, _cart) = pair(&setting, echo().await, &[]).await;
+    let once = |decision| model::Decision { valid_for: Duration::ZERO, ..decision };
+    setting.policyd.decide(move |attributes, revision| match attributes.sni.as_deref() {
+        Some("db.example") => once(allow(revision)),
+        _ => once(deny(revision)),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    setting.pki.write(&id("stranger"), folder.path());
+    for (name, said) in [
+        (["-servername", "Db.Example"].as_slice(), Some("hello")),
+        (&["-servername", "other.example"], None),
+        (&["-noservername"], None),
+    ] {
+        assert_eq!(heard(folder.path(), &shop, name).await.as_deref(), said, "{name:?}");
+    }
+    let checks = setting.policyd.checks.lock().unwrap().clone();
+    let seen: Vec<_> = checks.iter().map(|check| (check.principal.clone(), check.sni.as_deref())).collect();
+    let stranger = || Principal::Workload(id("stranger"));
+    assert_eq!(
+        seen,
+        [(stranger(), Some("db.example")), (stranger(), Some("other.example")), (stranger(), None)]
+    );
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_line_for_each_raw_connection() {
+    let setting = Setting::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.jsonl");
+    let application = echo().await;
+    let source = Source::fixed(setting.pki.identity(&id("shop"), HOUR));
+    let to_file = AccessLogDestination::File(log.clone());
+    let shop = setting.proxy_with("shop", application, source, |config| config.access_log = to_file).await;
+    shop.readiness.until_ready().await;
+    let cart = connects(&setting, "cart", HOUR).await;
+    let told = api::config::Service {
+        protocol: Protocol::Tcp,
+        ..service("shop", &[("shop-v1", shop.addresses.inbound)])
+    };
+    setting.policyd.change(|config| config.services = vec![told]).await;
+    for proxy in [&shop, &cart] {
+        until_raw(proxy).await;
+    }
+    let mut stream = connect(&cart).await;
+    answer(&mut stream).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(is_ended(&mut stream).await);
+    let open = r#"tidegate_tcp_open_connections{direction="inbound",service="shop"} 0"#;
+    until_counted(&shop, open).await;
+    setting.policyd.decide(|_, revision| deny(revision));
+    super::standing::push(&setting, &shop, |_| {}).await;
+    assert!(is_ended(&mut connect(&cart).await).await);
+    until_counted(&shop, r#"outcome="denied"} 1"#).await;
+    assert!(shop.drain().await);
+    let lines = std::fs::read_to_string(log).unwrap();
+    let lines: Vec<String> = lines.lines().map(|line| steady(line, application)).collect();
+    expect![[r#"
+        {"ts":"<ts>","direction":"inbound","tls":"mutual","action":"tcp","request_id":"<request_id>","principal":"spiffe://test.example/ns/test/sa/cart","client":"127.0.0.1","service":"shop","complete":true,"verdict":"allow","decision_source":"miss","reasons":["acl.cedar#0"],"revision":"7.2","upstream_instance":"shop-v1","upstream_address":"<application>","request_bytes":3,"response_bytes":3,"duration_us":"<duration_us>","decision_us":"<decision_us>"}
+        {"ts":"<ts>","direction":"inbound","tls":"mutual","action":"tcp","request_id":"<request_id>","principal":"spiffe://test.example/ns/test/sa/cart","client":"127.0.0.1","service":"shop","complete":false,"error":"denied","verdict":"deny","decision_source":"miss","reasons":["acl.cedar#2"],"revision":"7.3","request_bytes":0,"response_bytes":0,"duration_us":"<duration_us>","decision_us":"<decision_us>"}"#]]
+    .assert_eq(&lines.join("\n"));
+}
+
+/// A line of the log without what is another each time.
+fn steady(line: &str, application: SocketAddr) -> String {
+    let mut line: serde_json::Map<_, _> = serde_json::from_str(line).unwrap();
+    for name in ["ts", "request_id", "duration_us", "decision_us"] {
+        if let Some(value) = line.get_mut(name) {
+            *value = format!("<{name}>").into();
+        }
+    }
+    serde_json::to_string(&line).unwrap().replace(&application.to_string(), "<application>")
 }

@@ -10,6 +10,7 @@ use super::http1::{accept, scripted};
 use super::http2::{Caller, request, whole};
 use super::mesh::{point, until_known, until_open};
 use super::setting::*;
+use super::tcp::{answer, connect, echo, is_ended, pair_for, until_counted};
 use crate::app::Bound;
 
 /// Of the certificates here, which live for a minute: when connections take nothing new, and when they are cut.
@@ -106,4 +107,23 @@ async fn streams_to_a_server_whose_certificate_has_ended_are_cut() {
     assert_eq!(body.data().await.unwrap().unwrap(), ".");
     setting.clock.advance(CUT - DRAINS);
     assert!(body.data().await.unwrap().is_err(), "the caller sees that it is not whole");
+}
+
+#[tokio::test]
+async fn a_raw_connection_ends_with_the_certificate_of_either_side() {
+    for lives in [[HOUR / 60, HOUR], [HOUR, HOUR / 60]] {
+        let setting = Setting::new().await;
+        let (shop, cart) = pair_for(&setting, echo().await, &[], lives).await;
+        let mut stream = connect(&cart).await;
+        answer(&mut stream).await.unwrap();
+        // There is no telling its ends to go elsewhere, so it has all of its time.
+        setting.clock.advance(CUT - Duration::from_secs(2));
+        answer(&mut stream).await.unwrap();
+        setting.clock.advance(Duration::from_secs(2));
+        assert!(is_ended(&mut stream).await, "{lives:?}");
+        for (proxy, direction) in [(&shop, "inbound"), (&cart, "outbound")] {
+            let of = format!(r#"direction="{direction}",service="shop""#);
+            until_counted(proxy, &format!("tidegate_tcp_open_connections{{{of}}} 0\n")).await;
+        }
+    }
 }
