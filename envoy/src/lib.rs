@@ -17,6 +17,8 @@ mod client_cert;
 mod decide;
 mod door;
 mod ext_authz;
+#[doc(hidden)]
+pub mod fuzz;
 mod metrics;
 mod refusal;
 mod seen;

@@ -172,6 +172,6 @@ fn action(asked: &Asked, protocol: Protocol, seen: &Attributes) -> Result<Action
 fn content_types(asked: &Asked) -> impl Iterator<Item = &str> {
     let lines = asked.fields.iter().filter(|(name, _)| name == "content-type");
     let lines = lines.filter_map(|(_, value)| std::str::from_utf8(value).ok());
-    // No content type has a comma but within quotes, and there is none such for a call.
-    lines.flat_map(|line| line.split(',').map(str::trim))
+    // No content type of a call has a comma, so where there is one two lines were put together.
+    lines.flat_map(|line| line.split(|c| asked.is_joined && c == ',').map(str::trim))
 }

@@ -179,11 +179,12 @@ async fn what_a_call_is_goes_by_the_service() {
     assert_eq!(action(post("calls", "/s.S/M")).await.unwrap().0, Action::Http);
     let named = action(with(&grpc, post("calls", "/s.S/Named"))).await.unwrap();
     assert_eq!(named, (Action::Http, Some("named".to_owned())));
-    for lines in [
-        vec![("content-type", "application/grpc"), ("content-type", "text/html")],
-        vec![("content-type", "text/html,application/grpc")],
-    ] {
-        let refused = action(with(&lines, post("calls", "/s.S/M"))).await;
+    let two = [("content-type", "application/grpc"), ("content-type", "text/html")];
+    let joined = Asked { is_joined: true, ..post("calls", "/s.S/M") };
+    for request in
+        [with(&two, post("calls", "/s.S/M")), with(&[("content-type", "text/html,application/grpc")], joined)]
+    {
+        let refused = action(request).await;
         assert!(matches!(refused, Err(Refusal::ContentTypes)), "{refused:?}");
     }
 }

@@ -6,7 +6,9 @@
 mod bundles;
 mod certificates;
 mod decisions;
+mod envoy;
 
+pub use self::envoy::ext_authz;
 pub use bundles::bundle;
 pub use certificates::{certificate, trust_bundle};
 pub use decisions::decision_key;
@@ -18,11 +20,12 @@ pub use proxy::fuzz::{
 pub type Law = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const LAWS: [(&str, Law); 13] = [
+pub const LAWS: [(&str, Law); 14] = [
     ("bundle", bundle),
     ("certificate", certificate),
     ("chunks", chunks),
     ("decision_key", decision_key),
+    ("ext_authz", ext_authz),
     ("http2_head", http2_head),
     ("http2_response", http2_response),
     ("key_set", key_set),

@@ -207,7 +207,7 @@ fn known(name: &[u8]) -> Known {
         19 if is("proxy-authorization") => Known::Hop,
         23 if is("x-forwarded-client-cert") => Known::ClientCert,
         25 if is("proxy-authentication-info") => Known::Hop,
-        12.. if name.get(..11).is_some_and(|begin| begin.eq_ignore_ascii_case(b"x-tidegate-")) => Known::Own,
+        11.. if name.get(..11).is_some_and(|begin| begin.eq_ignore_ascii_case(b"x-tidegate-")) => Known::Own,
         _ => Known::Other,
     }
 }

@@ -9,6 +9,7 @@ mod paths;
 mod proxied;
 mod responses;
 mod tokens;
+mod told;
 
 pub use chunked::chunks;
 pub use heads::{http2_head, request_head};
@@ -16,3 +17,4 @@ pub use paths::path;
 pub use proxied::proxy_protocol;
 pub use responses::{http2_response, response_head};
 pub use tokens::{key_set, token};
+pub use told::{Parts, Told, told};

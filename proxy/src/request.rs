@@ -331,7 +331,11 @@ impl Proxy {
 
 /// What a request asks for. Its caller chooses the content type, so that is believed only where it makes a difference to
 /// the application too: a call of gRPC needs HTTP/2. What is declared as an operation is that operation.
-fn action(forward: &Forward, protocol: Protocol, operation: Option<&str>) -> Result<Action, Malformed> {
+pub(crate) fn action(
+    forward: &Forward,
+    protocol: Protocol,
+    operation: Option<&str>,
+) -> Result<Action, Malformed> {
     if protocol != Protocol::Http2 || operation.is_some() || !grpc::is_call(forward.fields()) {
         return Ok(Action::Http);
     }

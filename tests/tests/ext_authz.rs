@@ -1,7 +1,6 @@
 //! Envoy with the example in `policies/envoy/`: it asks policyd about each request, by gRPC or by plain HTTP.
 #![cfg(test)]
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -20,7 +19,6 @@ struct Shop {
     envoy: Running,
     curl: PathBuf,
     folder: TempDir,
-    policyd: SocketAddr,
 }
 
 /// What curl got.
@@ -46,10 +44,10 @@ fn id(account: &str) -> SpiffeId {
     format!("spiffe://shop.example/ns/shop/sa/{account}").parse().unwrap()
 }
 
-/// Where Envoys ask, on any free port.
+/// Where Envoys ask: a socket in the test's folder.
 fn door() -> policyd::config::Envoy {
     policyd::config::Envoy {
-        listen: Some((([127, 0, 0, 1], 0).into(), Door::Open)),
+        listen: None,
         socket: None,
         gateways: Vec::new(),
         service_by_host: false,
@@ -69,27 +67,54 @@ impl Shop {
         bundle: impl FnOnce(&Path),
         edit: impl Fn(String) -> String,
     ) -> Result<Option<Self>> {
+        Self::start(test, file, (door(), bundle), edit).await
+    }
+
+    async fn start(
+        test: &str,
+        file: &str,
+        (door, bundle): (policyd::config::Envoy, impl FnOnce(&Path)),
+        edit: impl Fn(String) -> String,
+    ) -> Result<Option<Self>> {
         let (Some(binary), Some(curl)) = (program::find("envoy", test), program::find("curl", test)) else {
             return Ok(None);
         };
         let world = World::behind_envoy(bundle).await?;
-        let doors = ::envoy::bind(door()).await?;
-        let policyd = doors.address().context("no address")?;
+        let folder = TempDir::new()?;
+        // No port that others could take while policyd starts again.
+        let socket = folder.path().join("policyd.sock");
+        let door = policyd::config::Envoy { socket: Some(socket.clone()), ..door };
+        let doors = ::envoy::bind(door).await?;
+        let policyd = match doors.address() {
+            Some(address) => {
+                json!({"socket_address": {"address": "127.0.0.1", "port_value": address.port()}})
+            }
+            None => json!({"pipe": {"path": socket}}),
+        };
         doors.open(&world.mesh.policyd, world.clock.clone());
         let application = echo::start().await?;
-        let folder = TempDir::new()?;
         envoy::attest(&world, &id("edge"), &folder.path().join("certs")).await?;
-        let text = std::fs::read_to_string(root().join("policies/envoy/envoy").join(file))?;
-        let text = [9901, 8080, 8443]
-            .iter()
-            .fold(text, |text, port| text.replace(&format!("port_value: {port}"), "port_value: 0"));
+        let text = edit(std::fs::read_to_string(root().join("policies/envoy/envoy").join(file))?);
+        let port = |text: String, port: u16, with: u16| {
+            text.replace(&format!("port_value: {port}"), &format!("port_value: {with}"))
+        };
+        let text = [9901, 8080, 8443].into_iter().fold(text, |text, fixed| port(text, fixed, 0));
+        let text = port(text, 9080, application.port());
         let text = text
-            .replace("port_value: 9001", &format!("port_value: {}", policyd.port()))
-            .replace("port_value: 9080", &format!("port_value: {}", application.port()))
+            .replace("{socket_address: {address: 127.0.0.1, port_value: 9001}}", &policyd.to_string())
             .replace("/etc/envoy/certs", &folder.path().join("certs").display().to_string())
             .replace("/dev/stdout", &folder.path().join("access.log").display().to_string());
-        let envoy = Running::start(&binary, &edit(text), folder.path()).await?;
-        Ok(Some(Self { world, envoy, curl, folder, policyd }))
+        let envoy = Running::start(&binary, &text, folder.path()).await?;
+        Ok(Some(Self { world, envoy, curl, folder }))
+    }
+
+    /// Starts policyd again, as its supervisor would.
+    async fn restart_policyd(&mut self) -> Result<()> {
+        self.world.restart_policyd().await?;
+        let socket = Some(self.folder.path().join("policyd.sock"));
+        let doors = ::envoy::bind(policyd::config::Envoy { socket, ..door() }).await?;
+        doors.open(&self.world.mesh.policyd, self.world.clock.clone());
+        Ok(())
     }
 
     /// Runs curl on `path` of the listener called `listener`.
@@ -288,9 +313,7 @@ async fn nothing_passes_while_policyd_is_away_and_all_is_well_once_it_is_back() 
     let refused = shop.curl("outside", "/catalogue/1", &[]).await?;
     assert_eq!(refused.status, 503, "what `status_on_error` says: {refused:?}");
     assert_eq!(shop.curl("outside", "/orders", &[]).await?.status, 503);
-    shop.world.restart_policyd().await?;
-    let again = policyd::config::Envoy { listen: Some((shop.policyd, Door::Open)), ..door() };
-    ::envoy::bind(again).await?.open(&shop.world.mesh.policyd, shop.world.clock.clone());
+    shop.restart_policyd().await?;
     // Envoy connects for each question while it is not connected.
     assert_eq!(shop.curl("outside", "/catalogue/1", &[]).await?.status, 200);
     assert_eq!(shop.curl("outside", "/orders", &[]).await?.status, 403);
@@ -318,9 +341,7 @@ async fn while_policyd_starts_again_under_traffic_nothing_passes_that_may_not() 
         })
         .into();
     for _ in 0..3 {
-        shop.world.restart_policyd().await?;
-        let again = policyd::config::Envoy { listen: Some((shop.policyd, Door::Open)), ..door() };
-        ::envoy::bind(again).await?.open(&shop.world.mesh.policyd, shop.world.clock.clone());
+        shop.restart_policyd().await?;
         assert_eq!(shop.curl("outside", "/catalogue/1", &[]).await?.status, 200);
     }
     stop.send_replace(true);
@@ -450,5 +471,43 @@ async fn end_users_are_those_whose_tokens_envoy_has_verified() -> Result<()> {
         "{refused:?}"
     );
     assert_eq!(shop.curl("outside", "/catalogue/1", &[]).await?.status, 200);
+    Ok(())
+}
+
+/// Envoy's side of mutual TLS with policyd.
+fn to_policyd_by_tls(text: &str) -> String {
+    let file = |name: &str| json!({"filename": format!("/etc/envoy/certs/{name}")});
+    let socket = json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+            "alpn_protocols": ["h2"],
+            "tls_certificates": [{"certificate_chain": file("chain.pem"), "private_key": file("key.pem")}],
+            "validation_context": {
+                "trusted_ca": file("roots.pem"),
+                "match_typed_subject_alt_names": [{
+                    "san_type": "URI",
+                    "matcher": {"exact": "spiffe://shop.example/ns/tidegate/sa/policyd"},
+                }],
+            },
+        },
+    }});
+    let cluster = "    - name: policyd\n";
+    text.replacen(cluster, &format!("{cluster}      transport_socket: {socket}\n"), 1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_asks_by_mutual_tls() -> Result<()> {
+    let test = "envoy_asks_by_mutual_tls";
+    for (gateways, status) in [(vec![id("edge")], 200), (Vec::new(), 503)] {
+        let listen = Some((([127, 0, 0, 1], 0).into(), Door::Mutual));
+        let door = policyd::config::Envoy { listen, gateways, ..door() };
+        let edit = |text: String| to_policyd_by_tls(&text);
+        let Some(shop) = Shop::start(test, "grpc.yaml", (door, |_: &Path| ()), edit).await? else {
+            return Ok(());
+        };
+        let answer = shop.curl("outside", "/catalogue/1", &[]).await?;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
     Ok(())
 }
