@@ -35,10 +35,33 @@ const ACL: &str = r#"
 when { context.method == "GET" && context.path like "/a*" };
 @id("users") forbid (principal, action == Action::"http", resource == Service::"shop")
 when { context.claims has sub && context.claims.sub == "eve" };
+@id("tried") @shadow("true") forbid (principal, action == Action::"http", resource == Service::"shop")
+when { context.path == "/a/tried" };
 "#;
 
+const ADAPTERS: &str = "
+handlers:
+  - name: closed
+    adapter: denier
+    config: {message: closed for maintenance}
+rules:
+  - name: maintenance
+    service: shop
+    match: context.path == \"/a/closed\"
+    actions: [{handler: closed}]
+";
+
+const LIMITS: &str = "
+limits:
+  - name: ten
+    service: shop
+    rate: 10/10s
+    scope: local
+";
+
 async fn current() -> Current {
-    let texts = [("mesh.yaml", MESH), ("acl.cedar", ACL)];
+    let texts =
+        [("mesh.yaml", MESH), ("acl.cedar", ACL), ("adapters.yaml", ADAPTERS), ("limits.yaml", LIMITS)];
     let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
     let bundle =
         Bundle::load(&Files { folder: "/".into(), texts }).unwrap_or_else(|f| panic!("{}", f.render(false)));
@@ -217,7 +240,7 @@ async fn answers_say_what_a_sidecar_would_say() {
     let passed = answer(with(&[id, ("x-tidegate-a", "1"), ("x-tidegate-a", "2")], asked("shop", "/a"))).await;
     assert_eq!((passed.status, passed.removed), (Answer::OK, vec!["x-tidegate-a".to_owned()]));
     assert_eq!(passed.told["policies"], json!(["reads"]));
-    assert_eq!((&passed.told["verdict"], &passed.told["limits"]), (&json!("allow"), &json!([])));
+    assert_eq!((&passed.told["verdict"], &passed.told["limits"]), (&json!("allow"), &json!(["ten"])));
     assert_eq!(passed.told["revision"], json!("1.1"));
 
     let denied = answer(with(&[id], asked("shop", "/b"))).await;
@@ -227,6 +250,14 @@ async fn answers_say_what_a_sidecar_would_say() {
     assert_eq!(denied.body, body);
     assert!(denied.headers.contains(&("x-tidegate-policy".to_owned(), "none".to_owned())));
     assert_eq!(denied.told["verdict"], json!("deny"));
+
+    let closed = answer(with(&[id], asked("shop", "/a/closed"))).await;
+    assert_eq!((closed.status, &closed.told["policies"]), (403, &json!(["adapter/maintenance"])));
+    assert!(closed.body.contains("closed for maintenance"), "{}", closed.body);
+    let tried = answer(asked("shop", "/a/tried")).await;
+    assert_eq!((tried.status, &tried.told["policies"]), (Answer::OK, &json!(["reads"])));
+    let shadows = json!({"shadow": {"verdict": "deny", "policies": ["tried"]}});
+    assert_eq!(tried.told["shadows"], shadows);
 
     let untold = answer(with(&[id], asked("merged", "/b"))).await;
     assert_eq!(

@@ -511,3 +511,15 @@ async fn envoy_asks_by_mutual_tls() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_the_bundle_decides_the_next_request() -> Result<()> {
+    let test = "an_edit_of_the_bundle_decides_the_next_request";
+    let Some(shop) = Shop::open(test, "grpc.yaml", |text| text).await? else { return Ok(()) };
+    assert_eq!(shop.curl("outside", "/catalogue/1", &[]).await?.status, 200);
+    let acl = shop.world.read("acl.cedar")?;
+    shop.world.write("acl.cedar", &acl.replace("/catalogue/*", "/books/*")).await?;
+    assert_eq!(shop.curl("outside", "/catalogue/1", &[]).await?.status, 403);
+    assert_eq!(shop.curl("outside", "/books/1", &[]).await?.status, 200);
+    Ok(())
+}

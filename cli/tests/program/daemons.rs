@@ -112,6 +112,44 @@ fn daemons_run_alone_and_a_killed_policyd_is_replaced() {
 }
 
 #[test]
+fn policyd_answers_envoys_where_its_configuration_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let [ca, ca_admin, policyd, policyd_admin, envoys] = free();
+    std::fs::create_dir(folder.join("bundle")).unwrap();
+    let mesh = "trust_domain: shop.example\nservices:\n  details:\n    namespace: shop\n";
+    write(folder, "bundle/mesh.yaml", mesh);
+    let acl =
+        "permit (principal, action == Action::\"http\", resource) when { context.path like \"/details/*\" };";
+    write(folder, "bundle/acl.cedar", acl);
+    let (_ca_daemon, ca_config) = start_ca(folder, [ca, ca_admin]);
+    token(folder, &ca_config, "tidegate/sa/policyd", "policyd");
+    let text = format!(
+        "bundle: bundle\nlisten: {policyd}\nadmin: {policyd_admin}\ntrust_domain: shop.example\nca: {ca}\ntrust_bundle: ca/bundle.pem\njoin_token_file: policyd.token\n"
+    );
+    let open = write(folder, "open.yaml", &format!("{text}envoy: {{listen: '0.0.0.0:0'}}\n"));
+    let refused = run::run(&["policyd", "--config", &open]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    assert!(told.contains("can't be asked in the clear") && told.contains("add `tls: true`"), "{told}");
+
+    let config = write(folder, "policyd.yaml", &format!("{text}envoy: {{listen: '{envoys}', http: {{}}}}\n"));
+    let _policyd_daemon = daemon("policyd", &config, "policyd serves Envoys");
+    let from = "-H 'x-forwarded-for: 10.0.0.1'";
+    let curl = |path: &str| {
+        run::shell(&format!(
+            "curl -s -o /dev/null -w '%{{http_code}}' {from} http://{envoys}/ext_authz/details{path}"
+        ))
+    };
+    assert_eq!((curl("/details/0").as_str(), curl("/health").as_str()), ("200", "403"));
+    let metrics = run::shell(&format!("curl -s http://{policyd_admin}/metrics"));
+    assert!(
+        metrics.contains("tidegate_envoy_checks_total{service=\"details\",verdict=\"allow\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[test]
 fn a_configuration_with_mistakes_is_told_with_file_line_and_column() {
     let folder = tempfile::tempdir().unwrap();
     for (kind, text, expected) in [
