@@ -1,4 +1,7 @@
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::{ClientConnection, NamedGroup, ServerConnection};
 
 use super::*;
@@ -181,6 +184,32 @@ fn bad_peers_are_refused_on_both_sides() {
         assert_refused(&as_client, "server", reason, case);
         assert_refused(&as_server, "client", reason, case);
     }
+}
+
+#[test]
+fn a_name_in_a_form_that_not_everybody_reads_is_refused_on_both_sides() {
+    let (clock, now) = test_pki::clock();
+    let pki = Pki::new(now);
+    let good = pki.source(WORKLOAD, |_| {});
+    let names = |tag: u8| {
+        let length = u8::try_from(WORKLOAD.len()).unwrap();
+        [&[0x30, length + 2, tag, length], WORKLOAD.as_bytes()].concat()
+    };
+    let with = |content: Vec<u8>| {
+        pki.source(WORKLOAD, |params| {
+            params.subject_alt_names.clear();
+            let extension = CustomExtension::from_oid_content(&[2, 5, 29, 17], content);
+            params.custom_extensions = vec![extension];
+        })
+    };
+    let (as_client, as_server) = outcomes(&good, &with(names(0x86)), &clock);
+    assert!(as_client.is_ok() && as_server.is_ok(), "written so, it is the name of any other");
+    // The same, but that it says to be made of parts: the parser of X.509 takes it, and webpki does not.
+    let bad = with(names(0xa6));
+    assert_eq!(leaf::read(&bad.current().svid.chain[0]).unwrap().id.as_str(), WORKLOAD);
+    let (as_client, as_server) = outcomes(&good, &bad, &clock);
+    assert_refused(&as_client, "server", "0 URI names", "a name in parts");
+    assert_refused(&as_server, "client", "0 URI names", "a name in parts");
 }
 
 #[test]
