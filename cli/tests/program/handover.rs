@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustix::process::Signal;
 
 use crate::alone::{Caller, Mesh};
+use crate::frames::{self, PING};
 use crate::run::{self, Running};
 
 const HAND_OVER: &str = "workers: 2\nhand_over: run/proxy.sock\n";
@@ -116,6 +117,39 @@ fn a_request_under_way_is_finished_by_the_process_that_has_it() {
     let finished = slow.response().unwrap();
     assert_eq!((finished.body.as_str(), finished.is_last), ("/slow", true));
     assert_eq!(proxy.wait().code(), Some(0));
+    next.signal(Signal::TERM);
+    assert_eq!(next.wait().code(), Some(0));
+}
+
+#[test]
+fn streams_under_way_are_finished_and_so_are_those_that_cross_the_goodbye() {
+    let mesh = Mesh::start(HAND_OVER);
+    let proxy = mesh.proxy();
+    let mut kept = frames::Caller::connect(mesh.ingress);
+    kept.send(1, "/slow");
+    mesh.application.wait_for(1);
+    let next = Running::until(run::tidegate(&mesh.arguments()), "proxy started");
+
+    // The first goodbye refuses nothing yet. Until its caller has said that it has read it, streams may be on their way.
+    assert_eq!(kept.goaway(), i32::MAX.unsigned_abs());
+    let ping = kept.next().unwrap();
+    assert_eq!(ping.kind, PING);
+    kept.send(3, "/crossed");
+    assert_eq!(kept.response(3), "/crossed");
+    let mut moved = frames::Caller::connect(mesh.ingress);
+    moved.send(1, "/x");
+    assert_eq!(moved.response(1), "/x");
+    kept.pong(&ping);
+    assert_eq!(kept.goaway(), 3);
+
+    mesh.application.answer();
+    assert_eq!(kept.response(1), "/slow");
+    assert_eq!(kept.next(), None);
+    assert_eq!(proxy.wait().code(), Some(0));
+    // It was the next process that had taken this one.
+    moved.send(3, "/y");
+    assert_eq!(moved.response(3), "/y");
+    drop(moved);
     next.signal(Signal::TERM);
     assert_eq!(next.wait().code(), Some(0));
 }

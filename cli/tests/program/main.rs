@@ -12,6 +12,7 @@ mod commands;
 mod daemons;
 mod delivery;
 mod end_users;
+mod frames;
 mod handover;
 mod interception;
 mod namespaces;
