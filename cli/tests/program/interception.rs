@@ -1,5 +1,7 @@
 //! Applications that know nothing of a mesh, in one: hosts with sidecars, and a kernel that redirects.
 
+mod raw;
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -8,11 +10,12 @@ use tempfile::TempDir;
 use crate::namespaces::Network;
 use crate::run::{self, Running};
 
-/// Where the CA and policyd are; a host with the caller `cart`; one with `details`; one outside of the mesh.
-const HOSTS: [u8; 4] = [CONTROL, CART, DETAILS, OUTSIDE];
+/// Where the CA and policyd are; a host with the caller `cart`; one with `details`; one for `db`; one outside of the mesh.
+const HOSTS: [u8; 5] = [CONTROL, CART, DETAILS, DB, OUTSIDE];
 const CONTROL: u8 = 1;
 const CART: u8 = 2;
 const DETAILS: u8 = 3;
+const DB: u8 = 4;
 const OUTSIDE: u8 = 9;
 
 /// An address that no host has: the sidecar finds the service by its name.
@@ -51,6 +54,8 @@ impl World {
         for (host, listen, port) in [(DETAILS, "127.0.0.1:9080", 9080), (OUTSIDE, "[::]:80", 80)] {
             world.serve(host, listen, port);
         }
+        // The kernel may not have tracked connections before: it could take the sidecar's to policyd for one from there.
+        world.install(DETAILS, LETS_IN);
         world.start_proxy(DETAILS, "details", "v1", 15001, "ports: [9080, 9081]");
         world.start_proxy(CART, "cart", "v1", 15001, "application: 127.0.0.1:1");
         world.start_proxy(CART, "cart", "v2", 15011, "application: 127.0.0.1:2\noutbound_to: allow-any");
@@ -66,15 +71,18 @@ impl World {
     fn start_control(&mut self) {
         let inbound = |host, port: u16| format!("inbound: '{}:{port}'", self.family.of(host));
         let mesh = format!(
-            "trust_domain: shop.example\nservices:\n  cart:\n    namespace: shop\n    instances:\n      - {{version: v1, endpoint: '127.0.0.1:1', {}}}\n      - {{version: v2, endpoint: '127.0.0.1:2', {}}}\n  details:\n    namespace: shop\n    instances:\n      - {{version: v1, endpoint: '127.0.0.1:9080', {}}}\n",
+            "trust_domain: shop.example\nservices:\n  cart:\n    namespace: shop\n    instances:\n      - {{version: v1, endpoint: '127.0.0.1:1', {}}}\n      - {{version: v2, endpoint: '127.0.0.1:2', {}}}\n  details:\n    namespace: shop\n    instances:\n      - {{version: v1, endpoint: '127.0.0.1:9080', {}}}\n  db:\n    namespace: shop\n    protocol: tcp\n    instances:\n      - {{version: v1, endpoint: '127.0.0.1:5432', {}}}\n",
             inbound(CART, 9070),
             inbound(CART, 9071),
             inbound(DETAILS, 9080),
+            inbound(DB, 5432),
         );
         std::fs::create_dir(self.path("bundle")).unwrap();
         self.write("bundle/mesh.yaml", &mesh);
         let acl = "permit (principal == Workload::\"spiffe://shop.example/ns/shop/sa/cart\", \
-            action == Action::\"http\", resource) when { context.path like \"/details/*\" };";
+            action == Action::\"http\", resource) when { context.path like \"/details/*\" };\n\
+            @id(\"cart-stores\") permit (principal == Workload::\"spiffe://shop.example/ns/shop/sa/cart\", \
+            action == Action::\"tcp\", resource == Service::\"db\") when { context.destination_port == 5432 };";
         self.write("bundle/acl.cedar", acl);
         let state = self.path("ca");
         self.write(
@@ -190,7 +198,6 @@ fn applications_need_no_configuration(family: Family, test: &str) {
     let ok = || "200".to_owned();
     assert_eq!(world.curl(CART, "http://details:9080/details/0").0, "000", "nothing is redirected yet");
     world.install(CART, CALLS_OUT);
-    world.install(DETAILS, LETS_IN);
 
     // By its name, and by its address: mutual TLS between the sidecars, and a decision.
     for url in ["http://details:9080/details/0".to_owned(), format!("http://{}:9080/details/0", at(DETAILS))]

@@ -2,8 +2,13 @@
 //!
 //! All hosts are on one link, `10.77.0.N` and `fd77::N`.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Uid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_uid};
 
 use crate::run::Running;
 
@@ -74,6 +79,18 @@ impl Network {
             command.current_dir(folder);
         }
         command
+    }
+
+    /// Does something on a host as a user of it: a socket that is made so stays there.
+    pub(crate) fn within<T: Send>(&self, host: u8, user: u32, work: impl FnOnce() -> T + Send) -> T {
+        let space = File::open(format!("/run/netns/{}", self.space(host))).unwrap();
+        let enter = || {
+            // It is this thread alone that goes there.
+            move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            set_thread_uid(Uid::from_raw(user)).unwrap();
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
     }
 
     /// Runs a line of shell on a host, as root.
