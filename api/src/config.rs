@@ -34,6 +34,13 @@ pub struct Mesh {
     pub services: Vec<Service>,
 }
 
+impl Mesh {
+    /// How many instances all services have together.
+    pub fn instances(&self) -> usize {
+        self.services.iter().map(|service| service.endpoints.len()).sum()
+    }
+}
+
 /// One service of the mesh, as its callers see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {

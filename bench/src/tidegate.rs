@@ -222,7 +222,7 @@ fn policies(row: &Row) -> String {
 
 fn limits() -> String {
     format!(
-        "limits:\n  - name: all\n    service: {SERVICE}\n    key: [resource]\n    rate: {RATE}/s\n    scope: local\n"
+        "limits:\n  - name: all\n    service: {SERVICE}\n    key: [resource]\n    rate: {RATE}/s\n    mode: local\n"
     )
 }
 

@@ -13,7 +13,7 @@
 //! - [`decision`]: the answer, [`Decision`], and how answers combine;
 //! - [`refused`]: what the caller of a refused request is told;
 //! - [`decision_line`]: an answer in a log, with all that it was made from, [`DecisionLine`];
-//! - [`limit`]: rate limits and their [`Rate`]s;
+//! - [`limit`]: limits, and what they allow, [`Allowance`];
 //! - [`revision`]: which state of the policies an answer came from, [`Revision`].
 
 pub mod atom;
@@ -44,7 +44,7 @@ pub use decision_line::DecisionLine;
 pub use facts::Facts;
 pub use key::{Keys, Room};
 pub use kind::Kind;
-pub use limit::{Limit, Rate, Scope};
+pub use limit::{Allowance, Limit, Mode, OnStoreFailure, Rate};
 pub use operand::{Operand, ResponseFacts};
 pub use operation::{Operations, Route, Template};
 pub use pattern::Pattern;

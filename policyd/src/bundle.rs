@@ -72,7 +72,7 @@ pub struct Bundle {
     pub said: entities::Said,
     /// What is left of `entities` for callers that are not among them.
     pub strangers: Strangers,
-    /// The rate limits.
+    /// The limits, by name.
     pub limits: Vec<ServiceLimit>,
     /// The handlers and rules.
     pub rules: Rules,
@@ -89,6 +89,12 @@ impl Bundle {
     /// Every mistake in every file.
     pub fn load(files: &Files) -> Result<Self, Findings> {
         Loader::default().load(files)
+    }
+
+    /// The limit called `name`. O(log limits).
+    pub fn limit(&self, name: &str) -> Option<&ServiceLimit> {
+        let place = self.limits.binary_search_by_key(&name, |limit| limit.limit.name.as_str()).ok()?;
+        self.limits.get(place)
     }
 }
 

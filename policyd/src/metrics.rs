@@ -10,7 +10,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::delivery::history::Why;
-use crate::limits::Charge;
 use crate::proxies::State;
 
 /// policyd's metrics.
@@ -20,6 +19,7 @@ pub struct Metrics {
     check_seconds: Histogram,
     limit_outcomes: Family<LimitLabels, Counter>,
     limit_keys: Gauge,
+    limit_loans: Histogram,
     proxies: Family<StateLabels, Gauge>,
     acknowledgements: Family<OutcomeLabels, Counter>,
     rollout_seconds: Histogram,
@@ -79,6 +79,7 @@ impl Metrics {
             check_seconds,
             limit_outcomes: Family::default(),
             limit_keys: Gauge::default(),
+            limit_loans: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             proxies: Family::default(),
             acknowledgements: Family::default(),
             rollout_seconds,
@@ -107,6 +108,7 @@ impl Metrics {
                 "Charges to mesh-wide limits, by outcome",
                 self.limit_outcomes.clone(),
             );
+            r.register("limit_loans", "How much proxies are lent at a time", self.limit_loans.clone());
             r.register("limit_keys", "Keys of mesh-wide limits in use", self.limit_keys.clone());
             r.register("proxies", "Proxies that watch, by how they stand", self.proxies.clone());
             r.register(
@@ -158,13 +160,18 @@ impl Metrics {
         self.check_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn took(&self, charges: &[Charge<'_>], allowed: bool) {
+    pub(crate) fn took<'a>(&self, limits: impl Iterator<Item = &'a str>, allowed: bool) {
         let outcome = if allowed { "taken" } else { "refused" };
-        for charge in charges {
-            self.limit_outcomes
-                .get_or_create(&LimitLabels { limit: charge.limit.name.clone(), outcome })
-                .inc();
+        for limit in limits {
+            self.limit_outcomes.get_or_create(&LimitLabels { limit: limit.to_owned(), outcome }).inc();
         }
+    }
+
+    pub(crate) fn lent(&self, limit: &str, amount: u64) {
+        let outcome = if amount > 0 { "lent" } else { "refused" };
+        self.limit_outcomes.get_or_create(&LimitLabels { limit: limit.to_owned(), outcome }).inc();
+        #[expect(clippy::cast_precision_loss, reason = "a histogram is not exact")]
+        self.limit_loans.observe(amount as f64);
     }
 
     pub(crate) fn limit_keys(&self, count: usize) {

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use api::config::{DecisionLog, Endpoint, Enforced, Mesh, Part, Policies, Service};
-use model::{AtomSet, Name, Operand, Revision, Scope, SpiffeId};
+use model::{AtomSet, Limit, Mode, Name, Operand, Revision, SpiffeId};
 
 use crate::bundle::{Bundle, mesh};
 use crate::snapshot::Snapshot;
@@ -130,7 +131,7 @@ fn policies(snapshot: &Snapshot, peer: &SpiffeId, services: &[String]) -> Polici
             .filter(|name| own(name))
             .filter_map(enforced)
             .collect(),
-        limits: limits.map(|limit| limit.limit.clone()).collect(),
+        limits: limits.map(|limit| Limit::clone(&limit.limit)).collect(),
         handlers: used.into_iter().filter_map(|name| bundle.rules.report_handler(name)).collect(),
         rules,
         stale_after: bundle.mesh.stale_after,
@@ -157,10 +158,10 @@ fn decision_log(bundle: &Bundle, atoms: &AtomSet) -> DecisionLog {
 }
 
 /// The mesh-wide limit called `name`, if there is one that `service` may be charged to.
-pub fn mesh_limit<'a>(snapshot: &'a Snapshot, service: &str, name: &str) -> Option<&'a model::Limit> {
-    let limit = snapshot.bundle.limits.iter().find(|limit| limit.limit.name == name)?;
+pub fn mesh_limit<'a>(snapshot: &'a Snapshot, service: &str, name: &str) -> Option<&'a Arc<Limit>> {
+    let limit = snapshot.bundle.limit(name)?;
     let concerns = limit.service.as_ref().is_none_or(|limited| limited == service);
-    (concerns && limit.limit.scope == Scope::Mesh).then_some(&limit.limit)
+    (concerns && limit.limit.mode != Mode::Local).then_some(&limit.limit)
 }
 
 /// What a proxy has, or was sent: since when each part is what it is.

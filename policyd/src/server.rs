@@ -6,19 +6,21 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::limits::Balance;
+use ::limits::book::{BookError, Charge};
 use api::policy as wire;
 use api::policy::policy_service_server::{PolicyService, PolicyServiceServer};
 use daemon::{Clock, Lifecycle};
 use futures_util::{Stream, StreamExt};
 use identity::grpc::Listener;
 use identity::tls::{self, ClientAuth, Peer};
-use model::{Attributes, Principal, SpiffeId};
+use model::{Attributes, Limit, Principal, SpiffeId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use crate::limits::{Charge, Store};
+use crate::limits::{Store, TakeId, Want};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::{self, Parts, Publisher};
@@ -107,22 +109,45 @@ impl PolicyService for Server {
             may_ask(&snapshot, &peer.id, &request.service)?;
         }
         let charges = charges(&snapshot, &request)?;
+        let id = TakeId::try_from(&*request.id).ok();
         let now = self.clock.now();
         let (allowed, balances) = {
             let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-            let taken =
-                limits.take(&charges, now).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+            let taken = limits.take(id, &charges, now).map_err(|error| unmeasured(&error))?;
             self.metrics.limit_keys(limits.len());
             taken
         };
-        self.metrics.took(&charges, allowed);
-        let balances = charges.iter().zip(balances).map(|(charge, balance)| wire::Balance {
-            limit: charge.limit.name.clone(),
-            remaining: balance.remaining,
-            retry_after_ms: millis(balance.retry_after),
-            reset_ms: millis(balance.reset),
-        });
-        Ok(Response::new(wire::TakeResponse { allowed, balances: balances.collect() }))
+        let names = charges.iter().map(|charge| charge.limit.name.as_str());
+        self.metrics.took(names.clone(), allowed);
+        let balances = names.zip(balances).map(|(limit, balance)| balance_of(limit, &balance)).collect();
+        Ok(Response::new(wire::TakeResponse { allowed, balances }))
+    }
+
+    async fn lend(
+        &self,
+        request: Request<wire::LendRequest>,
+    ) -> Result<Response<wire::LendResponse>, Status> {
+        let snapshot = self.current.get();
+        let peer = self.peer(&request)?;
+        let request = request.into_inner();
+        if !is_external(&snapshot, &request.service) {
+            may_ask(&snapshot, &peer.id, &request.service)?;
+        }
+        let wants = wants(&snapshot, &request)?;
+        let now = self.clock.now();
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lend = |want: &Want<'_>| {
+            let loan = limits.lend(*want, now).map_err(|error| unmeasured(&error))?;
+            self.metrics.lent(&want.limit.name, loan.amount);
+            Ok(wire::Loan {
+                amount: loan.amount,
+                hold_ns: loan.hold.unsigned_abs(),
+                balance: Some(balance_of(&want.limit.name, &loan.balance)),
+            })
+        };
+        let loans = wants.iter().map(&mut lend).collect::<Result<_, Status>>()?;
+        self.metrics.limit_keys(limits.len());
+        Ok(Response::new(wire::LendResponse { loans }))
     }
 
     async fn watch(
@@ -246,15 +271,49 @@ fn charges<'a>(snapshot: &'a Snapshot, request: &'a wire::TakeRequest) -> Result
         return Err(Status::invalid_argument(format!("more than {CHARGES_MAX} charges")));
     }
     let charge = |charge: &'a wire::Charge| {
-        if charge.key.len() > KEY_SIZE_MAX {
-            return Err(Status::invalid_argument(format!("a key is longer than {KEY_SIZE_MAX} bytes")));
-        }
-        let limit = publish::mesh_limit(snapshot, &request.service, &charge.limit).ok_or_else(|| {
-            Status::not_found(format!("`{}` has no mesh-wide limit `{}`", request.service, charge.limit))
-        })?;
-        Ok(Charge { limit, key: &charge.key })
+        let limit = limit(snapshot, &request.service, &charge.limit, &charge.key)?;
+        Ok(Charge { limit, key: &charge.key, amount: charge.amount })
     };
     request.charges.iter().map(charge).collect()
+}
+
+fn wants<'a>(snapshot: &'a Snapshot, request: &'a wire::LendRequest) -> Result<Vec<Want<'a>>, Status> {
+    if request.wants.len() > CHARGES_MAX {
+        return Err(Status::invalid_argument(format!("more than {CHARGES_MAX} wants")));
+    }
+    let want = |want: &'a wire::Want| {
+        Ok(Want {
+            limit: limit(snapshot, &request.service, &want.limit, &want.key)?,
+            key: &want.key,
+            need: want.need,
+            want: want.want,
+            unspent: want.unspent,
+            unspent_age: i64::try_from(want.unspent_age_ns).unwrap_or(i64::MAX),
+            owed: want.owed,
+        })
+    };
+    request.wants.iter().map(want).collect()
+}
+
+fn limit<'a>(snapshot: &'a Snapshot, service: &str, name: &str, key: &str) -> Result<&'a Arc<Limit>, Status> {
+    if key.len() > KEY_SIZE_MAX {
+        return Err(Status::invalid_argument(format!("a key is longer than {KEY_SIZE_MAX} bytes")));
+    }
+    let unknown = || Status::not_found(format!("`{service}` has no mesh-wide limit `{name}`"));
+    publish::mesh_limit(snapshot, service, name).ok_or_else(unknown)
+}
+
+fn unmeasured(error: &BookError) -> Status {
+    Status::resource_exhausted(error.to_string())
+}
+
+fn balance_of(limit: &str, balance: &Balance) -> wire::Balance {
+    wire::Balance {
+        limit: limit.to_owned(),
+        remaining: balance.remaining,
+        retry_after_ms: millis(balance.retry_after),
+        reset_ms: millis(balance.reset),
+    }
 }
 
 /// Rounded up: zero means now, and less than a millisecond is not now.

@@ -44,7 +44,7 @@ const LIMITS: &str = "\
 limits:
   - {name: wide, rate: 100/h}
   - {name: narrow, service: stock, rate: 1/h}
-  - {name: alone, service: stock, rate: 1/h, scope: local}
+  - {name: alone, service: stock, rate: 1/h, mode: local}
   - {name: other, service: orders, rate: 1/h}
 ";
 
@@ -136,8 +136,13 @@ fn check(service: &str, path: &str) -> wire::CheckRequest {
 }
 
 fn take(charges: &[(&str, &str)]) -> wire::TakeRequest {
-    let charge = |(limit, key): &(&str, &str)| wire::Charge { limit: (*limit).into(), key: (*key).into() };
-    wire::TakeRequest { service: "stock".into(), charges: charges.iter().map(charge).collect() }
+    let charge =
+        |(limit, key): &(&str, &str)| wire::Charge { limit: (*limit).into(), key: (*key).into(), amount: 1 };
+    wire::TakeRequest {
+        service: "stock".into(),
+        charges: charges.iter().map(charge).collect(),
+        ..wire::TakeRequest::default()
+    }
 }
 
 #[tokio::test]
@@ -276,7 +281,7 @@ async fn limits_are_taken_all_or_none() {
     assert!(first.allowed);
     let second = stock.take(both).await.unwrap().into_inner();
     assert!(!second.allowed);
-    let left: Vec<(&str, u32)> = second.balances.iter().map(|b| (b.limit.as_str(), b.remaining)).collect();
+    let left: Vec<(&str, u64)> = second.balances.iter().map(|b| (b.limit.as_str(), b.remaining)).collect();
     assert_eq!(left, [("wide", 99), ("narrow", 0)], "nothing was taken from the wide one");
     assert!(second.balances[1].retry_after_ms > 3_500_000);
     for not_for_it in ["alone", "other", "unknown"] {

@@ -16,7 +16,7 @@ use crate::check::{Checked, Checker, Source};
 use crate::exchange::Record;
 use crate::http1::RequestHead;
 use crate::jwt::Claims;
-use crate::limits::{Balance, Outcome};
+use crate::limits::{Balance, Outcome, Permit};
 use crate::request::Proxy;
 use crate::respond::Refusal;
 
@@ -91,10 +91,12 @@ impl Proxy {
             // The decision is newer than our configuration, which must be on its way.
             applied = current.when(|applied: &Applied| applied.limits.know(names)).await;
         }
-        let outcome = applied.limits.charge(names, head, self.policyd.as_ref()).await;
+        let outcome = applied.limits.charge(names, head, &self.policyd).await;
         match outcome {
-            Outcome::Allowed(balances) => {
+            Outcome::Allowed(Permit { balances, usages, would_limit }) => {
                 balances.iter().for_each(|balance| record.charged(&balance.limit.name, "allowed"));
+                would_limit.iter().for_each(|counted| record.charged(&counted.limit().name, "would_limit"));
+                record.usages = usages;
                 Ok(balances)
             }
             Outcome::Limited(over) => {

@@ -150,7 +150,9 @@ impl Applied {
         jwt: Jwt,
         connect: impl Fn(&config::Service, SocketAddr) -> Pool,
     ) -> Result<Self, ApplyError> {
-        let limits = Limits::after(&previous.limits, &config.policies.limits)?;
+        let of_own = config.mesh.services.iter().find(|service| service.name == own_service);
+        let instances = of_own.map_or(1, |service| service.endpoints.len());
+        let limits = Limits::after(&previous.limits, &config.policies.limits, instances)?;
         let own = config.policies.services.iter().find(|enforced| enforced.service == own_service);
         let enforced = own.cloned();
         let routes = enforced.as_ref().map(|enforced| enforced.routes.clone());
@@ -178,7 +180,8 @@ impl Applied {
         let applied = Self {
             enforced: Some(enforced.clone()),
             operations: Operations::new(enforced.routes.clone())?,
-            limits: Limits::after(&of.limits, &of.config.policies.limits)?,
+            // Any instance of the mesh may call it.
+            limits: Limits::after(&of.limits, &of.config.policies.limits, of.config.mesh.instances())?,
             config: of.config.clone(),
             made_keys: previous.keys_of(Some(&enforced.atoms)),
             ..Self::default()

@@ -15,7 +15,7 @@ use crate::applied::{Applied, Current};
 use crate::attributes::Head;
 use crate::check::Checker;
 use crate::fields;
-use crate::policy_client::{Charge, Policyd, Taken, Unavailable};
+use crate::policy_client::{Charge, Loan, Policyd, Taken, Unavailable, Want};
 use model::path::Query;
 
 /// A request, as it stands once its head was brought into the form in which it is decided on.
@@ -63,7 +63,11 @@ impl Policyd for Answers {
         Ok(self.0.clone())
     }
 
-    async fn take(&self, _service: &str, _charges: Vec<Charge>) -> Result<Taken, Unavailable> {
+    async fn lend(&self, _service: &str, _want: Want) -> Result<Loan, Unavailable> {
+        Err(Unavailable("no limits here".to_owned()))
+    }
+
+    async fn take(&self, _service: &str, _id: [u8; 16], _charges: Vec<Charge>) -> Result<Taken, Unavailable> {
         Err(Unavailable("there are no limits".to_owned()))
     }
 }

@@ -18,6 +18,7 @@ use crate::attributes::Head;
 use crate::check::Checked;
 use crate::decision_log::{DecisionLog, Entry};
 use crate::endpoints::Endpoint;
+use crate::limits::Usage;
 use crate::metrics::{Memo, Metrics};
 use crate::pool::Security;
 use crate::respond::Refusal;
@@ -105,6 +106,8 @@ pub(crate) struct Record<'a> {
     decision_time: Option<Duration>,
     /// Whether it is over a limit.
     pub limited: bool,
+    /// What it uses of limits until it has ended.
+    pub usages: Vec<Usage>,
     passed: Option<Passed>,
     pub upstream: Option<Arc<Endpoint>>,
     pub status: u16,
@@ -173,6 +176,7 @@ impl<'a> Record<'a> {
             checked: None,
             decision_time: None,
             limited: false,
+            usages: Vec::new(),
             passed: None,
             upstream: None,
             status: CALLER_GONE,
@@ -365,6 +369,8 @@ impl Drop for Record<'_> {
         if !self.is_raw {
             self.observers.metrics.answered(self.memo, answered, seconds);
         }
+        let (request, response) = (self.request_bytes, self.response_bytes);
+        self.usages.iter_mut().for_each(|usage| usage.passed(request, response));
         self.log(duration);
         self.report(duration);
     }

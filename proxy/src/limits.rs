@@ -1,60 +1,84 @@
-//! Charges an allowed request to the limits that its decision names.
+//! Charges an allowed request to the limits that its decision names: to all of them, or, if one refuses it, to none.
 //!
-//! `local` limits are counted here (GCRA), `mesh` ones by policyd in one call: all of them or none. The local
-//! ones come first, so a request that policyd's limits refuse has been charged to the local ones: they may
-//! admit a little less than their rate, never more.
+//! `local` limits are counted here. Of `leased` ones this proxy has borrowed a part from policyd, which it spends
+//! by itself; about `exact` ones policyd is asked, in one call. What may wait comes first and what can't fail any
+//! more comes last: local limits are looked at, then leased ones are spent, policyd is asked, and local ones are
+//! spent. Whatever refuses meanwhile, what was spent of leases is put back.
+
+mod exact;
+mod leases;
+mod local;
+mod usage;
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::sync::Arc;
+use std::num::NonZeroU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use governor::clock::Clock as GovernorClock;
-use governor::middleware::StateInformationMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-use model::{Fact, Facts, FailMode, Limit, Operand, Scope};
+use limits::Nanos;
+use limits::key;
+use limits::meter::MeterError;
+use model::limit::Cost;
+use model::{Fact, Facts, Limit, Mode, Name, OnStoreFailure, Value};
 use tokio::time::Instant;
 
-use crate::policy_client::{Charge, Policyd, Taken};
+use self::leases::Leases;
+use self::local::Local;
+pub(crate) use self::usage::Usage;
+use crate::policy_client::Policyd;
 
-/// The most keys that one local limit keeps apart. When full, those least worth keeping start afresh: whoever
-/// can make up keys at will has a fresh allowance with each anyway.
-const KEYS_MAX: usize = 100_000;
 /// How long policyd may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The limits in force.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
-    by_name: HashMap<String, Counted>,
+    by_name: HashMap<String, Arc<Counted>>,
+    clock: Arc<OnceLock<Anchor>>,
+}
+
+/// A time that no one sets, as nanoseconds since 1970: the wall clock's when the first request was charged, and
+/// what the runtime's clock says has passed since.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    wall: Nanos,
+    at: Instant,
+}
+
+/// A limit in force.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    limit: Arc<Limit>,
+    counting: Counting,
+    /// How many there are who share it,
+    parts: NonZeroU64,
+    /// and what this proxy admits by itself while policyd can't be asked.
+    share: Option<Local>,
 }
 
 #[derive(Clone, Debug)]
-struct Counted {
-    limit: Arc<Limit>,
-    /// For local limits.
-    keys: Option<Arc<Keys>>,
+enum Counting {
+    Local(Local),
+    Leased(Arc<Leases>),
+    Exact,
 }
-
-type Keys = quick_cache::sync::Cache<String, Arc<Allowance>>;
-type Allowance = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, StateInformationMiddleware>;
 
 /// A limit can't be enforced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit `{name}` has too large a burst for its window")]
+#[error("the limit `{name}` can't be counted: {why}")]
 pub(crate) struct LimitError {
     name: String,
+    why: MeterError,
 }
 
 /// What came of charging a request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Outcome {
-    /// Within all limits: their states, the tightest first.
-    Allowed(Vec<Balance>),
+    /// Within all limits.
+    Allowed(Permit),
     /// Over a limit: the state of that one.
     Limited(Balance),
-    /// A limit could not be asked, and its fail mode is closed.
+    /// A limit could not be asked, and such requests are refused.
     Unavailable {
         /// The limit.
         limit: String,
@@ -63,32 +87,62 @@ pub(crate) enum Outcome {
     },
 }
 
+/// A request within all limits.
+#[derive(Debug, Default)]
+pub(crate) struct Permit {
+    /// The states of the limits, the tightest first.
+    pub balances: Vec<Balance>,
+    /// What it goes on using until it has ended.
+    pub usages: Vec<Usage>,
+    /// The limits that are only tried, and would have refused it.
+    pub would_limit: Vec<Arc<Counted>>,
+}
+
 /// The state of one limit for one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Balance {
     /// The limit.
     pub limit: Arc<Limit>,
-    /// How many more would be allowed now.
-    pub remaining: u32,
-    /// Until one more is allowed; zero when one is.
+    /// How much more would be allowed now.
+    pub remaining: u64,
+    /// Until as much as the request uses is allowed; zero when it is.
     pub retry_after: Duration,
-    /// Until the whole burst is back.
+    /// Until the whole allowance is back.
     pub reset: Duration,
 }
 
+/// One limit that a request is charged to.
+#[derive(Debug)]
+struct Charge {
+    counted: Arc<Counted>,
+    key: String,
+    amount: u64,
+}
+
+/// Why a request is refused.
+enum Refused {
+    Over(Balance),
+    Failed(String, String),
+}
+
 impl Limits {
-    /// The limits of a new configuration. Local ones that did not change keep what they have counted.
-    pub(crate) fn after(previous: &Self, limits: &[Limit]) -> Result<Self, LimitError> {
+    /// The limits of a new configuration. What was counted stays counted, as far as the new limits can tell. There are
+    /// `instances` of the service whose limits these are.
+    pub(crate) fn after(previous: &Self, limits: &[Limit], instances: usize) -> Result<Self, LimitError> {
+        let now = previous.clock.get().map_or(0, |anchor| anchor.now());
+        let parts = NonZeroU64::new(instances as u64).unwrap_or(NonZeroU64::MIN);
         let counted = |limit: &Limit| {
-            if let Some(same) = previous.by_name.get(&limit.name).filter(|old| *old.limit == *limit) {
-                return Ok((limit.name.clone(), same.clone()));
-            }
-            // Asked here, so that charging can't fail for it.
-            quota(limit).ok_or_else(|| LimitError { name: limit.name.clone() })?;
-            let keys = (limit.scope == Scope::Local).then(|| Arc::new(Keys::new(KEYS_MAX)));
-            Ok((limit.name.clone(), Counted { limit: Arc::new(limit.clone()), keys }))
+            let counted = match previous.by_name.get(&limit.name) {
+                Some(same) if *same.limit == *limit && same.parts == parts => {
+                    return Ok((limit.name.clone(), Arc::clone(same)));
+                }
+                before => Counted::after(before.map(Arc::as_ref), limit, parts, now),
+            };
+            let counted = counted.map_err(|why| LimitError { name: limit.name.clone(), why })?;
+            Ok((limit.name.clone(), Arc::new(counted)))
         };
-        Ok(Self { by_name: limits.iter().map(counted).collect::<Result<_, _>>()? })
+        let by_name = limits.iter().map(counted).collect::<Result<_, _>>()?;
+        Ok(Self { by_name, clock: Arc::clone(&previous.clock) })
     }
 
     /// Whether all of `names` are known.
@@ -101,10 +155,9 @@ impl Limits {
         &self,
         names: &[String],
         facts: &impl Facts,
-        policyd: &dyn Policyd,
+        policyd: &Arc<dyn Policyd>,
     ) -> Outcome {
-        let mut balances = Vec::new();
-        let mut mesh = Vec::new();
+        let mut charges = Vec::with_capacity(names.len());
         for name in names {
             let Some(counted) = self.by_name.get(name) else {
                 return Outcome::Unavailable {
@@ -112,152 +165,188 @@ impl Limits {
                     why: "policyd has not sent it yet".to_owned(),
                 };
             };
-            let key = key(&counted.limit.key, facts);
-            match &counted.keys {
-                Some(keys) => match charge_local(&counted.limit, keys, &key) {
-                    Ok(balance) => balances.push(balance),
-                    Err(over) => return Outcome::Limited(over),
-                },
-                None => mesh.push((&counted.limit, key)),
+            charges.push(Charge::new(counted, facts));
+        }
+        let clock = *self.clock.get_or_init(|| Anchor::new(facts));
+        let mut spent = Vec::new();
+        let mut permit = Permit::default();
+        match charge_all(&charges, &mut spent, &mut permit, facts.resource(), clock, policyd).await {
+            Ok(()) => {
+                permit.balances.sort_by_key(|balance| balance.remaining);
+                Outcome::Allowed(permit)
+            }
+            Err(refused) => {
+                for charge in spent {
+                    if let Counting::Leased(leases) = &charge.counted.counting {
+                        leases.put_back(&charge.key, charge.amount, clock.now());
+                    }
+                }
+                match refused {
+                    Refused::Over(balance) => Outcome::Limited(balance),
+                    Refused::Failed(limit, why) => Outcome::Unavailable { limit, why },
+                }
             }
         }
-        match charge_mesh(mesh, facts.resource(), policyd).await {
-            Outcome::Allowed(of_mesh) => {
-                balances.extend(of_mesh);
-                balances.sort_by_key(|balance| balance.remaining);
-                Outcome::Allowed(balances)
+    }
+}
+
+async fn charge_all<'c>(
+    charges: &'c [Charge],
+    spent: &mut Vec<&'c Charge>,
+    permit: &mut Permit,
+    service: &str,
+    clock: Anchor,
+    policyd: &Arc<dyn Policyd>,
+) -> Result<(), Refused> {
+    let local = || charges.iter().filter_map(|charge| Some((charge, charge.counted.local()?)));
+    for (charge, counted) in local() {
+        let balance = counted.look(&charge.key, charge.amount, clock.now());
+        if !balance.retry_after.is_zero() {
+            charge.over(charge.balance(balance), permit)?;
+        }
+    }
+    for charge in charges {
+        let Counting::Leased(leases) = &charge.counted.counting else { continue };
+        match leases.spend(&charge.key, charge.amount, service, clock, policyd).await {
+            Ok(balance) => {
+                spent.push(charge);
+                permit.balances.push(charge.balance(balance));
             }
-            refused => refused,
+            Err(leases::NotSpent::Over(balance)) => charge.over(charge.balance(balance), permit)?,
+            Err(leases::NotSpent::Failed(why)) => charge.without_policyd(why, permit, clock.now())?,
         }
     }
+    exact::take(charges, permit, service, clock, policyd).await?;
+    for (charge, counted) in local() {
+        if permit.would_limit.iter().any(|tried| Arc::ptr_eq(tried, &charge.counted)) {
+            continue;
+        }
+        match counted.take(
+            &charge.key,
+            charge.amount,
+            charge.counted.limit.cost.is_known_after(),
+            clock.now(),
+        ) {
+            Ok(balance) => {
+                permit.balances.push(charge.balance(balance));
+                permit.usages.extend(Usage::of(charge, clock));
+            }
+            Err(balance) => charge.over(charge.balance(balance), permit)?,
+        }
+    }
+    Ok(())
 }
 
-fn charge_local(limit: &Arc<Limit>, keys: &Keys, key: &str) -> Result<Balance, Balance> {
-    let balance = |remaining, retry_after| Balance {
-        limit: Arc::clone(limit),
-        remaining,
-        retry_after,
-        reset: limit.rate.interval().saturating_mul(limit.burst.get().saturating_sub(remaining)),
-    };
-    let made = keys.get_or_insert_with(key, || quota(limit).map(new_allowance).ok_or(()));
-    // `Limits::after` has refused limits without a quota.
-    let Ok(allowance) = made else { return Err(balance(0, limit.rate.window)) };
-    match allowance.check() {
-        Ok(state) => Ok(balance(state.remaining_burst_capacity(), Duration::ZERO)),
-        Err(not_until) => Err(balance(0, not_until.wait_time_from(allowance.clock().now()))),
-    }
-}
-
-async fn charge_mesh(charged: Vec<(&Arc<Limit>, String)>, service: &str, policyd: &dyn Policyd) -> Outcome {
-    if charged.is_empty() {
-        return Outcome::Allowed(Vec::new());
-    }
-    let charges =
-        charged.iter().map(|(limit, key)| Charge { limit: limit.name.clone(), key: key.clone() }).collect();
-    let why = match tokio::time::timeout(DEADLINE, policyd.take(service, charges)).await {
-        Ok(Ok(taken)) if taken.balances.len() == charged.len() => return outcome(&charged, taken),
-        Ok(Ok(_)) => "policyd did not answer for each limit".to_owned(),
-        Ok(Err(unavailable)) => unavailable.0,
-        Err(_) => format!("policyd did not answer within {DEADLINE:?}"),
-    };
-    match charged.iter().find(|(limit, _)| limit.fail_mode == FailMode::Closed) {
-        Some((limit, _)) => Outcome::Unavailable { limit: limit.name.clone(), why },
-        None => Outcome::Allowed(Vec::new()),
-    }
-}
-
-fn outcome(charged: &[(&Arc<Limit>, String)], taken: Taken) -> Outcome {
-    let mut balances: Vec<Balance> = charged
-        .iter()
-        .zip(taken.balances)
-        .map(|((limit, _), state)| Balance {
-            limit: Arc::clone(limit),
-            remaining: state.remaining,
-            retry_after: state.retry_after,
-            reset: state.reset,
-        })
-        .collect();
-    if taken.allowed {
-        return Outcome::Allowed(balances);
-    }
-    // The one that keeps the caller waiting longest is the one to name.
-    balances.sort_by_key(|balance| std::cmp::Reverse(balance.retry_after));
-    match balances.into_iter().next() {
-        Some(over) => Outcome::Limited(over),
-        None => Outcome::Allowed(Vec::new()),
-    }
-}
-
-/// The text that tells callers apart. Typed and length-prefixed: no two different lists of values share one,
-/// and a missing value is not an empty one.
-fn key(operands: &[Operand], facts: &impl Facts) -> String {
-    let mut key = String::with_capacity(64);
-    for operand in operands {
-        match operand {
-            Operand::Principal => push(&Fact::Text(facts.principal().as_str()), &mut key),
-            Operand::Context(name) => match facts.fact(name, &mut String::new()) {
-                Some(fact) => push(&fact, &mut key),
-                None => key.push('-'),
+impl Counted {
+    fn after(
+        before: Option<&Self>,
+        limit: &Limit,
+        parts: NonZeroU64,
+        now: Nanos,
+    ) -> Result<Self, MeterError> {
+        let limit = Arc::new(limit.clone());
+        let counting = match limit.mode {
+            Mode::Local => match before.map(|before| &before.counting) {
+                Some(Counting::Local(old)) => Counting::Local(old.adopt(&limit, now)?),
+                _ => Counting::Local(Local::new(&limit)?),
             },
-            operand => match operand.read(facts, None) {
-                Some(value) => push(&value.as_fact(), &mut key),
-                None => key.push('-'),
-            },
+            Mode::Leased if before.is_some_and(|before| *before.limit == *limit) => before.map_or_else(
+                || Counting::Leased(Arc::new(Leases::new(&limit))),
+                |before| before.counting.clone(),
+            ),
+            // What was lent by the limit as it was is not spent any more.
+            Mode::Leased => Counting::Leased(Arc::new(Leases::new(&limit))),
+            Mode::Exact => Counting::Exact,
+        };
+        let shares = limit.on_store_failure == OnStoreFailure::SafeShare && limit.mode != Mode::Local;
+        let share = || {
+            let overrides = limit.overrides.iter();
+            Local::new(&Arc::new(Limit {
+                allowance: limit.allowance.share(parts),
+                overrides: overrides.map(|(key, other)| (key.clone(), other.share(parts))).collect(),
+                ..Limit::clone(&limit)
+            }))
+        };
+        Ok(Self { counting, parts, share: shares.then(share).transpose()?, limit })
+    }
+
+    /// The limit.
+    pub(crate) fn limit(&self) -> &Limit {
+        &self.limit
+    }
+
+    fn local(&self) -> Option<&Local> {
+        match &self.counting {
+            Counting::Local(local) => Some(local),
+            Counting::Leased(_) | Counting::Exact => None,
         }
     }
-    key
 }
 
-fn push(fact: &Fact<'_>, key: &mut String) {
-    let tag = match fact {
-        Fact::Bool(_) => 'b',
-        Fact::Long(_) => 'l',
-        Fact::Text(_) => 's',
-        Fact::Ip(_) => 'i',
-        Fact::Range(_) => 'r',
-        Fact::Time(_) => 't',
-        Fact::Duration(_) => 'd',
-        Fact::Decimal(_) => 'n',
-        Fact::Texts(_) => 'e',
-    };
-    key.push(tag);
-    // Into memory, which takes everything.
-    let _written = match fact {
-        Fact::Text(text) => write!(key, "{}:{text}", text.len()),
-        fact => {
-            let text = fact.to_string();
-            write!(key, "{}:{text}", text.len())
+impl Charge {
+    fn new(counted: &Arc<Counted>, facts: &impl Facts) -> Self {
+        let mut text = String::with_capacity(64);
+        key::write(&counted.limit.key, facts, &mut text);
+        let amount = match &counted.limit.cost {
+            Cost::Fixed(amount) => *amount,
+            Cost::Attribute(operand) => count(operand.read(facts, None)),
+            Cost::RequestBytes | Cost::ResponseBytes | Cost::Bytes => 1,
+        };
+        Self { counted: Arc::clone(counted), key: text, amount }
+    }
+
+    fn balance(&self, balance: limits::Balance) -> Balance {
+        let limits::Balance { remaining, retry_after, reset } = balance;
+        Balance { limit: Arc::clone(&self.counted.limit), remaining, retry_after, reset }
+    }
+
+    /// It is over the limit: refused, unless the limit is only tried.
+    fn over(&self, balance: Balance, permit: &mut Permit) -> Result<(), Refused> {
+        if !self.counted.limit.shadow {
+            return Err(Refused::Over(balance));
         }
-    };
-}
+        permit.would_limit.push(Arc::clone(&self.counted));
+        Ok(())
+    }
 
-fn quota(limit: &Limit) -> Option<Quota> {
-    // governor counts in 64 bits of nanoseconds, of which a burst must not take more than a part.
-    let interval = limit.rate.interval().max(Duration::from_nanos(1));
-    let burst = u64::try_from(interval.as_nanos()).ok()?.checked_mul(limit.burst.get().into())?;
-    (burst < u64::MAX / 4).then(|| Quota::with_period(interval))?.map(|quota| quota.allow_burst(limit.burst))
-}
-
-fn new_allowance(quota: Quota) -> Arc<Allowance> {
-    Arc::new(RateLimiter::direct_with_clock(quota, RuntimeClock::default()).with_middleware())
-}
-
-/// The runtime's time, which no wall clock moves and tests can pause.
-#[derive(Clone, Copy, Debug)]
-struct RuntimeClock {
-    start: Instant,
-}
-
-impl Default for RuntimeClock {
-    fn default() -> Self {
-        Self { start: Instant::now() }
+    /// policyd could not be asked.
+    fn without_policyd(&self, why: String, permit: &mut Permit, now: Nanos) -> Result<(), Refused> {
+        match (self.counted.limit.on_store_failure, &self.counted.share) {
+            _ if self.counted.limit.shadow => Ok(()),
+            (OnStoreFailure::Open, _) => Ok(()),
+            (OnStoreFailure::SafeShare, Some(share)) => {
+                match share.take(&self.key, self.amount, false, now) {
+                    Ok(balance) => permit.balances.push(self.balance(balance)),
+                    Err(balance) => return Err(Refused::Over(self.balance(balance))),
+                }
+                Ok(())
+            }
+            _ => Err(Refused::Failed(self.counted.limit.name.clone(), why)),
+        }
     }
 }
 
-impl GovernorClock for RuntimeClock {
-    type Instant = Duration;
-    fn now(&self) -> Duration {
-        self.start.elapsed()
+/// What an attribute says that a request uses. What is no count, or less than one, counts as one.
+fn count(value: Option<Value>) -> u64 {
+    let count = match value {
+        Some(Value::Long(count)) => u64::try_from(count).ok(),
+        Some(Value::Text(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    count.unwrap_or(1).clamp(1, model::limit::amount::COUNT_MAX)
+}
+
+impl Anchor {
+    fn new(facts: &impl Facts) -> Self {
+        let wall = match facts.fact(&Name::Time, &mut String::new()) {
+            Some(Fact::Time(time)) => time.saturating_mul(1_000_000),
+            _ => 0,
+        };
+        Self { wall, at: Instant::now() }
+    }
+
+    fn now(&self) -> Nanos {
+        self.wall.saturating_add(Nanos::try_from(self.at.elapsed().as_nanos()).unwrap_or(Nanos::MAX))
     }
 }
 

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use daemon::Clock;
 use identity::{Source, grpc};
+use limits::Balance;
 use model::{Attributes, Decision, SpiffeId};
 use tonic::transport::Channel;
 
@@ -24,20 +25,55 @@ pub(crate) trait Policyd: Debug + Send + Sync {
     /// One decision.
     async fn check(&self, attributes: &Attributes) -> Result<Decision, Unavailable>;
     /// Takes from mesh-wide limits: from all of those charged, or from none.
-    async fn take(&self, service: &str, charges: Vec<Charge>) -> Result<Taken, Unavailable>;
+    /// Takes it for once, however often it is asked with the same `id`.
+    async fn take(&self, service: &str, id: [u8; 16], charges: Vec<Charge>) -> Result<Taken, Unavailable>;
+    /// Borrows from a mesh-wide limit.
+    async fn lend(&self, service: &str, want: Want) -> Result<Loan, Unavailable>;
 }
 
 /// policyd gave no answer, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unavailable(pub String);
 
-/// One from a limit, for a key.
+/// So much of a limit, for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
     /// The limit's name.
     pub limit: String,
     /// The text that tells callers apart.
     pub key: String,
+    /// How much.
+    pub amount: u64,
+}
+
+/// What is wanted of a limit, for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    /// The limit's name.
+    pub limit: String,
+    /// The text that tells callers apart.
+    pub key: String,
+    /// What is spent at once.
+    pub need: u64,
+    /// What is wanted in all.
+    pub want: u64,
+    /// What is given back of what was lent before,
+    pub unspent: u64,
+    /// and how long ago the first of it was asked for, in nanoseconds.
+    pub unspent_age: i64,
+    /// What was used beyond what was lent.
+    pub owed: u64,
+}
+
+/// What was lent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loan {
+    /// How much.
+    pub amount: u64,
+    /// For how many nanoseconds it may be spent, from when it was asked for.
+    pub hold: i64,
+    /// How the limit stands after it.
+    pub balance: Balance,
 }
 
 /// What came of a Take.
@@ -46,18 +82,7 @@ pub(crate) struct Taken {
     /// Whether all limits had enough left.
     pub allowed: bool,
     /// The state of each limit, in the order of the charges.
-    pub balances: Vec<Held>,
-}
-
-/// The state of one limit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
-    /// How many more would be allowed now.
-    pub remaining: u32,
-    /// Until one more is allowed; zero when one is.
-    pub retry_after: Duration,
-    /// Until the whole burst is back.
-    pub reset: Duration,
+    pub balances: Vec<Balance>,
 }
 
 /// Where a daemon is, and who it must be.
@@ -106,18 +131,43 @@ impl Policyd for Client {
         decision.try_into().map_err(|error: api::ConvertError| Unavailable(error.to_string()))
     }
 
-    async fn take(&self, service: &str, charges: Vec<Charge>) -> Result<Taken, Unavailable> {
-        let charges =
-            charges.into_iter().map(|charge| wire::Charge { limit: charge.limit, key: charge.key }).collect();
-        let request = wire::TakeRequest { charges, service: service.to_owned() };
+    async fn take(&self, service: &str, id: [u8; 16], charges: Vec<Charge>) -> Result<Taken, Unavailable> {
+        let charge = |Charge { limit, key, amount }| wire::Charge { limit, key, amount };
+        let charges = charges.into_iter().map(charge).collect();
+        let request = wire::TakeRequest { charges, service: service.to_owned(), id: id.to_vec().into() };
         let response =
             self.service().take(request).await.map_err(|status| unavailable(&status))?.into_inner();
-        let held = |balance: &wire::Balance| Held {
-            remaining: balance.remaining,
-            retry_after: Duration::from_millis(balance.retry_after_ms),
-            reset: Duration::from_millis(balance.reset_ms),
+        let balances = response.balances.iter().map(balance).collect();
+        Ok(Taken { allowed: response.allowed, balances })
+    }
+
+    async fn lend(&self, service: &str, want: Want) -> Result<Loan, Unavailable> {
+        let want = wire::Want {
+            limit: want.limit,
+            key: want.key,
+            need: want.need,
+            want: want.want,
+            unspent: want.unspent,
+            unspent_age_ns: u64::try_from(want.unspent_age).unwrap_or(0),
+            owed: want.owed,
         };
-        Ok(Taken { allowed: response.allowed, balances: response.balances.iter().map(held).collect() })
+        let request = wire::LendRequest { service: service.to_owned(), wants: vec![want] };
+        let response =
+            self.service().lend(request).await.map_err(|status| unavailable(&status))?.into_inner();
+        let loan = response.loans.into_iter().next();
+        let (loan, told) = loan
+            .and_then(|mut loan| Some((loan.balance.take()?, loan)).map(|(told, loan)| (loan, told)))
+            .ok_or_else(|| Unavailable("policyd's answer is empty".to_owned()))?;
+        let hold = i64::try_from(loan.hold_ns).unwrap_or(i64::MAX);
+        Ok(Loan { amount: loan.amount, hold, balance: balance(&told) })
+    }
+}
+
+fn balance(balance: &wire::Balance) -> Balance {
+    Balance {
+        remaining: balance.remaining,
+        retry_after: Duration::from_millis(balance.retry_after_ms),
+        reset: Duration::from_millis(balance.reset_ms),
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) enum Refusal {
     #[error("{0}")]
     Token(#[from] jwt::Refused),
     /// It is over a limit.
-    #[error("over the limit `{}`: {} per {:?}", .0.limit.name, .0.limit.rate.count, .0.limit.rate.window)]
+    #[error("over the limit `{}`: {}", .0.limit.name, .0.limit.allowance)]
     Limited(Balance),
     /// A limit could not be asked, and its fail mode is closed.
     #[error("the limit `{limit}` can't be checked: {why}")]
@@ -112,13 +112,16 @@ impl Refusal {
         }
     }
 
-    const fn status(&self) -> StatusCode {
+    fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(malformed) => malformed.status(),
             Self::Path(_) => StatusCode::BAD_REQUEST,
             Self::Denied(_) | Self::InTheClear => StatusCode::FORBIDDEN,
             Self::Token(refused) => refused.status(),
-            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Limited(over) => {
+                let status = over.limit.refusal.status.and_then(|status| StatusCode::from_u16(status).ok());
+                status.unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+            }
             Self::NoSuchService(_) | Self::NoSuchPort(_) => StatusCode::NOT_FOUND,
             Self::NoRequests(_) | Self::NoConnections(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop(_) => StatusCode::LOOP_DETECTED,
@@ -164,6 +167,17 @@ pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) ->
         Refusal::Limited(over) => {
             headers.insert(header::RETRY_AFTER, seconds(over.retry_after).into());
             tell_of_limits(headers, std::slice::from_ref(over));
+            let model::limit::Refusal { headers: more, body, .. } = &over.limit.refusal;
+            for (name, value) in more {
+                if let Ok(name) = HeaderName::try_from(name) {
+                    set(headers, &name, value);
+                }
+            }
+            // Unless the author says otherwise.
+            if body.is_some() && !more.iter().any(|(name, _)| name == "content-type") {
+                let text = HeaderValue::from_static("text/plain; charset=utf-8");
+                headers.insert(header::CONTENT_TYPE, text);
+            }
         }
         Refusal::Overloaded => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -174,6 +188,11 @@ pub(crate) fn refuse(refusal: &Refusal, request_id: &str, shows_policy: bool) ->
         && let Some(challenge) = refused.challenge()
     {
         set(headers, &header::WWW_AUTHENTICATE, &challenge);
+    }
+    if let Refusal::Limited(over) = refusal
+        && let Some(body) = &over.limit.refusal.body
+    {
+        *response.body_mut() = body.clone().into_bytes();
     }
     response
 }
@@ -208,7 +227,8 @@ pub(crate) fn rate_limit(balances: &[Balance]) -> Option<(String, String)> {
         quote(&limit.name, &mut policy);
         quote(&limit.name, &mut state);
         // Into memory, which takes everything.
-        let _written = write!(policy, ";q={};w={}", limit.rate.count, seconds(limit.rate.window));
+        let _written =
+            write!(policy, ";q={};w={}", limit.allowance.most(), seconds(limit.allowance.window()));
         let _written = write!(state, ";r={};t={wait}", balance.remaining);
     }
     Some((policy, state))

@@ -31,7 +31,7 @@ unless { context has operation };
 
 const LIMITS: &str = "
 limits:
-  - {name: reads, service: ratings, when: 'action == Action::\"getRatings\"', key: [principal, action], rate: 2/h, scope: local}
+  - {name: reads, service: ratings, when: 'action == Action::\"getRatings\"', key: [principal, action], rate: 2/h, mode: local}
 ";
 
 async fn ask(world: &World, method: Method, path: &str) -> Result<Answer> {

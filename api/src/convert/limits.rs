@@ -1,10 +1,11 @@
 //! Limits and operands.
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
+use model::limit::{Cost, Period, Refusal};
 use model::operand::ResponseName;
-use model::{FailMode, Limit, Operand, Rate, Scope};
+use model::{Allowance, FailMode, Limit, Mode, OnStoreFailure, Operand, Rate};
 
 use super::{ConvertError, converted, millis, required};
 use crate::policy as wire;
@@ -29,14 +30,17 @@ pub(super) fn fail_mode(number: i32) -> Result<FailMode, ConvertError> {
 
 impl From<&Limit> for wire::Limit {
     fn from(limit: &Limit) -> Self {
+        let overrides = limit.overrides.iter();
         Self {
             name: limit.name.clone(),
-            mesh: limit.scope == Scope::Mesh,
-            count: limit.rate.count.get(),
-            window_ms: millis(limit.rate.window),
-            burst: limit.burst.get(),
+            mode: wire::Mode::from(limit.mode).into(),
+            allowance: Some((&limit.allowance).into()),
             key: limit.key.iter().map(wire::Operand::from).collect(),
-            fail_mode: wire::FailMode::from(limit.fail_mode).into(),
+            overrides: overrides.map(|(key, allowance)| (key.clone(), allowance.into())).collect(),
+            cost: Some((&limit.cost).into()),
+            on_store_failure: wire::OnStoreFailure::from(limit.on_store_failure).into(),
+            shadow: limit.shadow,
+            refusal: Some((&limit.refusal).into()),
         }
     }
 }
@@ -44,18 +48,162 @@ impl From<&Limit> for wire::Limit {
 impl TryFrom<wire::Limit> for Limit {
     type Error = ConvertError;
     fn try_from(limit: wire::Limit) -> Result<Self, Self::Error> {
-        let count = required(NonZeroU32::new(limit.count), "limit.count")?;
-        let burst = required(NonZeroU32::new(limit.burst), "limit.burst")?;
-        if limit.window_ms == 0 {
-            return Err(ConvertError::Missing("limit.window_ms"));
-        }
+        let other = |(key, allowance): (String, wire::Allowance)| Ok((key, allowance.try_into()?));
         Ok(Self {
-            name: limit.name,
-            scope: if limit.mesh { Scope::Mesh } else { Scope::Local },
-            rate: Rate { count, window: Duration::from_millis(limit.window_ms) },
-            burst,
+            mode: mode(limit.mode)?,
+            allowance: required(limit.allowance, "limit.allowance")?.try_into()?,
             key: converted(limit.key)?,
-            fail_mode: fail_mode(limit.fail_mode)?,
+            overrides: limit.overrides.into_iter().map(other).collect::<Result<_, ConvertError>>()?,
+            cost: limit.cost.map(Cost::try_from).transpose()?.unwrap_or_default(),
+            on_store_failure: on_store_failure(limit.on_store_failure)?,
+            shadow: limit.shadow,
+            refusal: limit.refusal.map(Refusal::try_from).transpose()?.unwrap_or_default(),
+            name: limit.name,
+        })
+    }
+}
+
+impl From<Mode> for wire::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Local => Self::Local,
+            Mode::Leased => Self::Leased,
+            Mode::Exact => Self::Exact,
+        }
+    }
+}
+
+fn mode(number: i32) -> Result<Mode, ConvertError> {
+    match wire::Mode::try_from(number) {
+        Ok(wire::Mode::Local) => Ok(Mode::Local),
+        Ok(wire::Mode::Leased) => Ok(Mode::Leased),
+        Ok(wire::Mode::Exact) => Ok(Mode::Exact),
+        Err(error) => Err(ConvertError::invalid("limit.mode", error)),
+    }
+}
+
+impl From<OnStoreFailure> for wire::OnStoreFailure {
+    fn from(mode: OnStoreFailure) -> Self {
+        match mode {
+            OnStoreFailure::Closed => Self::Closed,
+            OnStoreFailure::Open => Self::Open,
+            OnStoreFailure::SafeShare => Self::SafeShare,
+        }
+    }
+}
+
+fn on_store_failure(number: i32) -> Result<OnStoreFailure, ConvertError> {
+    match wire::OnStoreFailure::try_from(number) {
+        Ok(wire::OnStoreFailure::Closed) => Ok(OnStoreFailure::Closed),
+        Ok(wire::OnStoreFailure::Open) => Ok(OnStoreFailure::Open),
+        Ok(wire::OnStoreFailure::SafeShare) => Ok(OnStoreFailure::SafeShare),
+        Err(error) => Err(ConvertError::invalid("limit.on_store_failure", error)),
+    }
+}
+
+impl From<&Allowance> for wire::Allowance {
+    fn from(allowance: &Allowance) -> Self {
+        use wire::allowance::Allowance as Wire;
+        let allowance = match allowance {
+            Allowance::Rate { rate, burst } => Wire::Rate(wire::Rate {
+                count: rate.count.get(),
+                window_ms: millis(rate.window),
+                burst: burst.get(),
+            }),
+            Allowance::Rolling(rate) => {
+                Wire::Rolling(wire::Rolling { count: rate.count.get(), window_ms: millis(rate.window) })
+            }
+            Allowance::Calendar { count, period, zone } => Wire::Calendar(wire::Calendar {
+                count: count.get(),
+                period: period.as_str().to_owned(),
+                zone: zone.clone(),
+            }),
+            Allowance::Concurrency(count) => Wire::Concurrency(count.get()),
+        };
+        Self { allowance: Some(allowance) }
+    }
+}
+
+impl TryFrom<wire::Allowance> for Allowance {
+    type Error = ConvertError;
+    fn try_from(allowance: wire::Allowance) -> Result<Self, Self::Error> {
+        use wire::allowance::Allowance as Wire;
+        Ok(match required(allowance.allowance, "allowance")? {
+            Wire::Rate(wire::Rate { count, window_ms, burst }) => Self::Rate {
+                rate: rate(count, window_ms)?,
+                burst: required(NonZeroU64::new(burst), "rate.burst")?,
+            },
+            Wire::Rolling(wire::Rolling { count, window_ms }) => Self::Rolling(rate(count, window_ms)?),
+            Wire::Calendar(wire::Calendar { count, period, zone }) => {
+                let known = Period::ALL.into_iter().find(|known| known.as_str() == period);
+                let unknown = || ConvertError::invalid("calendar.period", format!("no `{period}`"));
+                let count = required(NonZeroU64::new(count), "calendar.count")?;
+                Self::Calendar { count, period: known.ok_or_else(unknown)?, zone }
+            }
+            Wire::Concurrency(count) => {
+                Self::Concurrency(required(NonZeroU64::new(count), "allowance.concurrency")?)
+            }
+        })
+    }
+}
+
+fn rate(count: u64, window_ms: u64) -> Result<Rate, ConvertError> {
+    let count = required(NonZeroU64::new(count), "rate.count")?;
+    let window = required(NonZeroU64::new(window_ms), "rate.window_ms")?;
+    Ok(Rate { count, window: Duration::from_millis(window.get()) })
+}
+
+impl From<&Cost> for wire::Cost {
+    fn from(cost: &Cost) -> Self {
+        use wire::cost::Cost as Wire;
+        let cost = match cost {
+            Cost::Fixed(amount) => Wire::Fixed(*amount),
+            Cost::Attribute(operand) => Wire::Attribute(operand.into()),
+            Cost::RequestBytes => Wire::RequestBytes(wire::Empty {}),
+            Cost::ResponseBytes => Wire::ResponseBytes(wire::Empty {}),
+            Cost::Bytes => Wire::Bytes(wire::Empty {}),
+        };
+        Self { cost: Some(cost) }
+    }
+}
+
+impl TryFrom<wire::Cost> for Cost {
+    type Error = ConvertError;
+    fn try_from(cost: wire::Cost) -> Result<Self, Self::Error> {
+        use wire::cost::Cost as Wire;
+        Ok(match required(cost.cost, "cost")? {
+            Wire::Fixed(amount) => Self::Fixed(amount),
+            Wire::Attribute(operand) => Self::Attribute(operand.try_into()?),
+            Wire::RequestBytes(_) => Self::RequestBytes,
+            Wire::ResponseBytes(_) => Self::ResponseBytes,
+            Wire::Bytes(_) => Self::Bytes,
+        })
+    }
+}
+
+impl From<&Refusal> for wire::Refusal {
+    fn from(refusal: &Refusal) -> Self {
+        let header =
+            |(name, value): &(String, String)| wire::Header { name: name.clone(), value: value.clone() };
+        Self {
+            status: refusal.status.map_or(0, u32::from),
+            headers: refusal.headers.iter().map(header).collect(),
+            body: refusal.body.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Refusal> for Refusal {
+    type Error = ConvertError;
+    fn try_from(refusal: wire::Refusal) -> Result<Self, Self::Error> {
+        let status = u16::try_from(refusal.status)
+            .ok()
+            .filter(|status| *status == 0 || (400..600).contains(status))
+            .ok_or_else(|| ConvertError::invalid("refusal.status", refusal.status.to_string()))?;
+        Ok(Self {
+            status: (status != 0).then_some(status),
+            headers: refusal.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            body: refusal.body,
         })
     }
 }
@@ -114,11 +262,10 @@ mod tests {
 
     #[test]
     fn limits_survive_the_wire_and_empty_ones_are_refused() {
+        let count = |count| NonZeroU64::new(count).unwrap();
         let limit = Limit {
             name: "l".into(),
-            scope: Scope::Mesh,
-            rate: "5 per 10s".parse().unwrap(),
-            burst: NonZeroU32::MIN,
+            allowance: Allowance::Rate { rate: "5 per 10s".parse().unwrap(), burst: count(7) },
             key: vec![
                 Operand::Principal,
                 Operand::PrincipalNamespace,
@@ -129,12 +276,39 @@ mod tests {
                 Operand::Response(ResponseName::Code),
                 Operand::Literal(Value::Long(1)),
             ],
-            fail_mode: FailMode::Open,
+            overrides: [
+                ("s1:a".to_owned(), Allowance::Rolling("3/s".parse().unwrap())),
+                (
+                    "s1:b".to_owned(),
+                    Allowance::Calendar { count: count(9), period: Period::Week, zone: "Asia/Tokyo".into() },
+                ),
+                ("s1:c".to_owned(), Allowance::Concurrency(count(4))),
+            ]
+            .into(),
+            cost: Cost::Attribute(Operand::Context(Name::Header("x-cost".into()))),
+            mode: Mode::Leased,
+            on_store_failure: OnStoreFailure::SafeShare,
+            shadow: true,
+            refusal: Refusal {
+                status: Some(503),
+                headers: vec![("x".into(), "y".into())],
+                body: Some("slow down".into()),
+            },
         };
         assert_eq!(Limit::try_from(wire::Limit::from(&limit)), Ok(limit.clone()));
-        let none = wire::Limit { count: 0, ..wire::Limit::from(&limit) };
-        assert_eq!(Limit::try_from(none), Err(ConvertError::Missing("limit.count")));
-        let unknown_mode = wire::Limit { fail_mode: 9, ..wire::Limit::from(&limit) };
+        for cost in [Cost::Fixed(3), Cost::RequestBytes, Cost::ResponseBytes, Cost::Bytes] {
+            let limit = Limit { cost, ..limit.clone() };
+            assert_eq!(Limit::try_from(wire::Limit::from(&limit)), Ok(limit.clone()));
+        }
+        let none = wire::Limit { allowance: None, ..wire::Limit::from(&limit) };
+        assert_eq!(Limit::try_from(none), Err(ConvertError::Missing("limit.allowance")));
+        let unknown_mode = wire::Limit { mode: 9, ..wire::Limit::from(&limit) };
         assert!(Limit::try_from(unknown_mode).is_err());
+        let zero = wire::allowance::Allowance::Concurrency(0);
+        let zero = wire::Allowance { allowance: Some(zero) };
+        let zero = wire::Limit { allowance: Some(zero), ..wire::Limit::from(&limit) };
+        assert_eq!(Limit::try_from(zero), Err(ConvertError::Missing("allowance.concurrency")));
+        let success = wire::Refusal { status: 200, ..wire::Refusal::default() };
+        assert!(Refusal::try_from(success).is_err());
     }
 }

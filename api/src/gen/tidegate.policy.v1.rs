@@ -114,6 +114,8 @@ pub struct Charge {
     /// the key's values, encoded by the proxy
     #[prost(string, tag = "2")]
     pub key: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TakeRequest {
@@ -121,6 +123,9 @@ pub struct TakeRequest {
     pub charges: ::prost::alloc::vec::Vec<Charge>,
     #[prost(string, tag = "2")]
     pub service: ::prost::alloc::string::String,
+    /// 16 random ones, the same for each try of one Take: it is charged once
+    #[prost(bytes = "bytes", tag = "3")]
+    pub id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TakeResponse {
@@ -135,15 +140,61 @@ pub struct TakeResponse {
 pub struct Balance {
     #[prost(string, tag = "1")]
     pub limit: ::prost::alloc::string::String,
-    /// how many more would be allowed now
-    #[prost(uint32, tag = "2")]
-    pub remaining: u32,
-    /// until one more is allowed; 0 when one is
+    /// how much more would be allowed now
+    #[prost(uint64, tag = "2")]
+    pub remaining: u64,
+    /// until as much as was asked for is allowed; 0 when it is
     #[prost(uint64, tag = "3")]
     pub retry_after_ms: u64,
-    /// until the whole burst is back
+    /// until the whole allowance is back
     #[prost(uint64, tag = "4")]
     pub reset_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LendRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub wants: ::prost::alloc::vec::Vec<Want>,
+}
+/// What a proxy wants of one limit, for a key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Want {
+    #[prost(string, tag = "1")]
+    pub limit: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// is spent at once
+    #[prost(uint64, tag = "3")]
+    pub need: u64,
+    /// in all
+    #[prost(uint64, tag = "4")]
+    pub want: u64,
+    /// was lent before, and is given back
+    #[prost(uint64, tag = "5")]
+    pub unspent: u64,
+    /// how long ago the first of it was asked for
+    #[prost(uint64, tag = "6")]
+    pub unspent_age_ns: u64,
+    /// was used beyond what was lent
+    #[prost(uint64, tag = "7")]
+    pub owed: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LendResponse {
+    /// one for each want, in order
+    #[prost(message, repeated, tag = "1")]
+    pub loans: ::prost::alloc::vec::Vec<Loan>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Loan {
+    #[prost(uint64, tag = "1")]
+    pub amount: u64,
+    /// for how long it may be spent, from when it was asked for
+    #[prost(uint64, tag = "2")]
+    pub hold_ns: u64,
+    #[prost(message, optional, tag = "3")]
+    pub balance: ::core::option::Option<Balance>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
@@ -596,18 +647,111 @@ pub struct Pattern {
 pub struct Limit {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    #[prost(bool, tag = "2")]
-    pub mesh: bool,
-    #[prost(uint32, tag = "3")]
-    pub count: u32,
-    #[prost(uint64, tag = "4")]
-    pub window_ms: u64,
-    #[prost(uint32, tag = "5")]
-    pub burst: u32,
-    #[prost(message, repeated, tag = "6")]
+    #[prost(enumeration = "Mode", tag = "2")]
+    pub mode: i32,
+    #[prost(message, optional, tag = "3")]
+    pub allowance: ::core::option::Option<Allowance>,
+    #[prost(message, repeated, tag = "4")]
     pub key: ::prost::alloc::vec::Vec<Operand>,
-    #[prost(enumeration = "FailMode", tag = "7")]
-    pub fail_mode: i32,
+    /// by the text of a key
+    #[prost(btree_map = "string, message", tag = "5")]
+    pub overrides: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        Allowance,
+    >,
+    #[prost(message, optional, tag = "6")]
+    pub cost: ::core::option::Option<Cost>,
+    #[prost(enumeration = "OnStoreFailure", tag = "7")]
+    pub on_store_failure: i32,
+    #[prost(bool, tag = "8")]
+    pub shadow: bool,
+    #[prost(message, optional, tag = "9")]
+    pub refusal: ::core::option::Option<Refusal>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Allowance {
+    #[prost(oneof = "allowance::Allowance", tags = "1, 2, 3, 4")]
+    pub allowance: ::core::option::Option<allowance::Allowance>,
+}
+/// Nested message and enum types in `Allowance`.
+pub mod allowance {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Allowance {
+        #[prost(message, tag = "1")]
+        Rate(super::Rate),
+        #[prost(message, tag = "2")]
+        Rolling(super::Rolling),
+        #[prost(message, tag = "3")]
+        Calendar(super::Calendar),
+        #[prost(uint64, tag = "4")]
+        Concurrency(u64),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rate {
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    #[prost(uint64, tag = "2")]
+    pub window_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub burst: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rolling {
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    #[prost(uint64, tag = "2")]
+    pub window_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Calendar {
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    /// "second", …, "month"
+    #[prost(string, tag = "2")]
+    pub period: ::prost::alloc::string::String,
+    /// an IANA name
+    #[prost(string, tag = "3")]
+    pub zone: ::prost::alloc::string::String,
+}
+/// What a request uses. Nothing: 1.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cost {
+    #[prost(oneof = "cost::Cost", tags = "1, 2, 3, 4, 5")]
+    pub cost: ::core::option::Option<cost::Cost>,
+}
+/// Nested message and enum types in `Cost`.
+pub mod cost {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Cost {
+        #[prost(uint64, tag = "1")]
+        Fixed(u64),
+        #[prost(message, tag = "2")]
+        Attribute(super::Operand),
+        #[prost(message, tag = "3")]
+        RequestBytes(super::Empty),
+        #[prost(message, tag = "4")]
+        ResponseBytes(super::Empty),
+        #[prost(message, tag = "5")]
+        Bytes(super::Empty),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Refusal {
+    /// 0: 429
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    #[prost(string, optional, tag = "3")]
+    pub body: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Operand {
@@ -901,6 +1045,65 @@ impl Kind {
         }
     }
 }
+/// Who counts. A sender that doesn't know the field means what never admits too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Mode {
+    Exact = 0,
+    Leased = 1,
+    Local = 2,
+}
+impl Mode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Exact => "MODE_EXACT",
+            Self::Leased => "MODE_LEASED",
+            Self::Local => "MODE_LOCAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MODE_EXACT" => Some(Self::Exact),
+            "MODE_LEASED" => Some(Self::Leased),
+            "MODE_LOCAL" => Some(Self::Local),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OnStoreFailure {
+    Closed = 0,
+    Open = 1,
+    SafeShare = 2,
+}
+impl OnStoreFailure {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Closed => "ON_STORE_FAILURE_CLOSED",
+            Self::Open => "ON_STORE_FAILURE_OPEN",
+            Self::SafeShare => "ON_STORE_FAILURE_SAFE_SHARE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ON_STORE_FAILURE_CLOSED" => Some(Self::Closed),
+            "ON_STORE_FAILURE_OPEN" => Some(Self::Open),
+            "ON_STORE_FAILURE_SAFE_SHARE" => Some(Self::SafeShare),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod policy_service_client {
     #![allow(
@@ -1037,6 +1240,28 @@ pub mod policy_service_client {
                 .insert(GrpcMethod::new("tidegate.policy.v1.PolicyService", "Take"));
             self.inner.unary(req, path, codec).await
         }
+        /// Borrows from mesh-wide limits, to spend it without asking.
+        pub async fn lend(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LendRequest>,
+        ) -> std::result::Result<tonic::Response<super::LendResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tidegate.policy.v1.PolicyService/Lend",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tidegate.policy.v1.PolicyService", "Lend"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The proxy says hello, acknowledges each Config, and pings in between; policyd sends a Config whenever
         /// something changed that concerns the proxy, and answers each Ping with a Heartbeat.
         pub async fn watch(
@@ -1088,6 +1313,11 @@ pub mod policy_service_server {
             &self,
             request: tonic::Request<super::TakeRequest>,
         ) -> std::result::Result<tonic::Response<super::TakeResponse>, tonic::Status>;
+        /// Borrows from mesh-wide limits, to spend it without asking.
+        async fn lend(
+            &self,
+            request: tonic::Request<super::LendRequest>,
+        ) -> std::result::Result<tonic::Response<super::LendResponse>, tonic::Status>;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchResponse, tonic::Status>,
@@ -1251,6 +1481,50 @@ pub mod policy_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TakeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tidegate.policy.v1.PolicyService/Lend" => {
+                    #[allow(non_camel_case_types)]
+                    struct LendSvc<T: PolicyService>(pub Arc<T>);
+                    impl<
+                        T: PolicyService,
+                    > tonic::server::UnaryService<super::LendRequest> for LendSvc<T> {
+                        type Response = super::LendResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LendRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PolicyService>::lend(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LendSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

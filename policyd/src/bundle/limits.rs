@@ -1,22 +1,23 @@
-//! `limits.yaml`: rate limits.
+//! `limits.yaml`: how much of what may be used, by whom.
 
-use std::num::NonZeroU32;
+mod written;
+
+use std::sync::Arc;
 
 use cedar_policy::pst::Expr;
 use daemon::config_file::{self, span_of};
 use daemon::finding::{Finding, Findings, did_you_mean};
-use model::limit::RateError;
-use model::{FailMode, Limit, Operand, Rate, Scope};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use model::limit::{Cost, Refusal};
+use model::{Allowance, FailMode, Limit, Mode, Name, OnStoreFailure, Operand, Value};
 use serde_saphyr::Spanned;
+
+pub(crate) use self::written::RawLimits;
+use self::written::{Bytes, RawLimit, RawOverride, RawRefusal, fixed_cost};
 
 use super::cedar_text::Place;
 use super::conditions::Conditions;
 use super::expression::{About, condition, operand, parse_input};
 use super::mesh::Mesh;
-use crate::author::yaml_schema::one_of;
-
 /// The file's name within a bundle.
 pub const FILE: &str = "limits.yaml";
 
@@ -25,56 +26,17 @@ pub const ID_PREFIX: &str = "limit/";
 
 /// The most parts of a limit's key.
 const KEY_PARTS_MAX: usize = 8;
-
-/// Rate limits.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "limits.yaml")]
-pub(crate) struct RawLimits {
-    /// The limits. A request is charged to all that concern it.
-    #[serde(default)]
-    limits: Vec<RawLimit>,
-}
-
-/// A rate limit.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Limit")]
-struct RawLimit {
-    /// Unique; in headers, logs and metrics. Of a-z, A-Z, 0-9, `-`, `_` and `.`.
-    #[schemars(with = "String", regex(pattern = r"^[A-Za-z0-9._-]{1,128}$"))]
-    name: Spanned<String>,
-    /// Whose requests it is for; every service's by default.
-    #[schemars(with = "Option<String>")]
-    service: Option<Spanned<String>>,
-    /// A Cedar condition: only such requests are charged.
-    #[schemars(with = "Option<String>", example = r#"context.path like "/api/*""#)]
-    when: Option<Spanned<String>>,
-    /// Whose requests are counted together: up to 8 attributes or literals. Without it, all are.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>", length(max = 8), example = ["principal", "context.source_ip"])]
-    key: Vec<Spanned<String>>,
-    /// A count of at least 1, and a time of 1ms to 30d.
-    #[schemars(with = "String", example = "100/s", example = "5 per 10s")]
-    rate: Spanned<String>,
-    /// How many may come at once after a pause; the rate's count by default.
-    #[schemars(with = "Option<u32>", range(min = 1))]
-    burst: Option<Spanned<u32>>,
-    /// Whether each proxy counts for itself, or policyd for all; `mesh` by default.
-    #[serde(default)]
-    #[schemars(schema_with = "one_of::<Scope>")]
-    scope: Scope,
-    /// Whether requests are refused while policyd can't be asked; the service's by default.
-    #[serde(default)]
-    #[schemars(schema_with = "one_of::<FailMode>")]
-    fail_mode: Option<FailMode>,
-}
+/// The most bytes of a refusal's body, and of a header field's value.
+const BODY_MAX: usize = 4096;
+/// Header fields that a refusal has anyway, or that say how long it is.
+const OURS: [&str; 6] =
+    ["connection", "content-length", "transfer-encoding", "retry-after", "ratelimit", "ratelimit-policy"];
 
 /// A limit, and the one service it is for, if its author named one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceLimit {
     /// The limit.
-    pub limit: Limit,
+    pub limit: Arc<Limit>,
     /// The service, or any.
     pub service: Option<String>,
 }
@@ -126,9 +88,10 @@ pub fn read<'a>(
             conditions.add(policy, place, findings);
         }
         if let Some(limit) = limit(raw, source, service.as_deref(), mesh, findings) {
-            limits.push(ServiceLimit { limit, service });
+            limits.push(ServiceLimit { limit: Arc::new(limit), service });
         }
     }
+    limits.sort_by(|one, other| one.limit.name.cmp(&other.limit.name));
     limits
 }
 
@@ -143,35 +106,131 @@ fn limit(
         let message = format!("the key has more than {KEY_PARTS_MAX} parts");
         findings.push(Finding::at(FILE, source, span_of(&raw.name, source), message));
     }
-    let key = raw.key.iter().filter_map(|text| key_part(text, source, findings)).collect();
-    let rate: Rate = match raw.rate.value.parse() {
-        Ok(rate) => rate,
-        Err(error) => {
-            let finding =
-                Finding::at(FILE, source, span_of(&raw.rate, source), format!("this is not a rate: {error}"));
-            let help = "write it as `100/s`, `100/min` or `5 per 10s`";
-            findings.push(if error == RateError::Form { finding } else { finding.with_help(help) });
+    let key: Vec<Operand> = raw.key.iter().filter_map(|text| key_part(text, source, findings)).collect();
+    let told =
+        |wrong: Vec<Finding>, findings: &mut Findings| wrong.into_iter().for_each(|one| findings.push(one));
+    let allowance = raw.allowance(source).map_err(|wrong| told(wrong, findings)).ok();
+    let overrides =
+        raw.overrides.iter().filter_map(|other| overridden(other, &key, raw, source, findings)).collect();
+    let fail_mode = service
+        .and_then(|service| mesh.services.get(service))
+        .map_or(FailMode::Closed, |service| service.fail_mode);
+    let cost = cost(raw, source, findings)?;
+    let mode = mode(raw, allowance.as_ref()?, source, findings)?;
+    let refusal = refusal(&raw.refusal, source, findings);
+    Some(Limit {
+        name: raw.name.value.clone(),
+        allowance: allowance?,
+        key,
+        overrides,
+        cost,
+        mode,
+        on_store_failure: raw.on_store_failure.unwrap_or(match fail_mode {
+            FailMode::Closed => OnStoreFailure::Closed,
+            FailMode::Open => OnStoreFailure::Open,
+        }),
+        shadow: raw.shadow,
+        refusal,
+    })
+}
+
+fn mode(raw: &RawLimit, allowance: &Allowance, source: &str, findings: &mut Findings) -> Option<Mode> {
+    let local_only = raw.bandwidth.is_some() || matches!(allowance, Allowance::Concurrency(_));
+    match raw.mode {
+        None if local_only => Some(Mode::Local),
+        None => Some(Mode::default()),
+        Some(Mode::Leased | Mode::Exact) if local_only => {
+            let message = "what is under way, and bytes, are counted by each proxy for itself";
+            let finding = Finding::at(FILE, source, span_of(&raw.name, source), message);
+            findings.push(finding.with_help("write `mode: local`, or leave it out"));
+            None
+        }
+        Some(mode) => Some(mode),
+    }
+}
+
+fn cost(raw: &RawLimit, source: &str, findings: &mut Findings) -> Option<Cost> {
+    if raw.bandwidth.is_some() {
+        if let Some(cost) = &raw.cost {
+            let message = "`bandwidth` costs the bytes that pass";
+            findings.push(
+                Finding::at(FILE, source, span_of(cost, source), message).with_help("leave `cost` out"),
+            );
             return None;
         }
-    };
-    let burst = match &raw.burst {
-        None => rate.count,
-        Some(burst) => match NonZeroU32::new(burst.value) {
-            Some(count) => count,
-            None => {
-                let finding =
-                    Finding::at(FILE, source, span_of(burst, source), "a burst of 0 lets nothing pass");
-                findings.push(finding.with_help("use a `forbid` policy to let nothing pass"));
-                return None;
-            }
+        return Some(match raw.bytes {
+            Bytes::Request => Cost::RequestBytes,
+            Bytes::Response => Cost::ResponseBytes,
+            Bytes::Both => Cost::Bytes,
+        });
+    }
+    match &raw.cost {
+        None => Some(Cost::default()),
+        Some(text) => match fixed_cost(&text.value) {
+            Some(count) => Some(Cost::Fixed(count.get())),
+            None => Some(Cost::Attribute(key_part(text, source, findings)?)),
         },
+    }
+}
+
+fn overridden(
+    other: &RawOverride,
+    key: &[Operand],
+    raw: &RawLimit,
+    source: &str,
+    findings: &mut Findings,
+) -> Option<(String, Allowance)> {
+    let place = span_of(&other.key, source);
+    let allowance = raw.overridden(other, source);
+    let allowance = allowance.map_err(|wrong| wrong.into_iter().for_each(|one| findings.push(one))).ok();
+    let mut wrong = |message: String| findings.push(Finding::at(FILE, source, place.clone(), message));
+    if raw.key.len() != other.key.value.len() {
+        wrong(format!("the limit's key has {} parts, and this one {}", raw.key.len(), other.key.value.len()));
+        return None;
+    }
+    let mut values = Vec::new();
+    for (operand, text) in key.iter().zip(&other.key.value) {
+        let value = match operand {
+            Operand::Context(Name::SourceIp) => text.parse().map(Value::Ip).ok(),
+            Operand::Context(Name::DestinationPort) => text.parse().map(Value::Long).ok(),
+            Operand::Context(Name::Tls) => text.parse().map(Value::Bool).ok(),
+            _ => Some(Value::Text(text.clone())),
+        };
+        if value.is_none() {
+            wrong(format!("`{text}` is not of the type that this part of the key has"));
+        }
+        values.push(value);
+    }
+    Some((::limits::key::of_values(&values), allowance?))
+}
+
+fn refusal(raw: &RawRefusal, source: &str, findings: &mut Findings) -> Refusal {
+    let mut wrong = |place: std::ops::Range<usize>, message: String| {
+        findings.push(Finding::at(FILE, source, place, message));
     };
-    let fail_mode = raw.fail_mode.unwrap_or_else(|| {
-        service
-            .and_then(|service| mesh.services.get(service))
-            .map_or(FailMode::Closed, |service| service.fail_mode)
-    });
-    Some(Limit { name: raw.name.value.clone(), scope: raw.scope, rate, burst, key, fail_mode })
+    if let Some(status) = raw.status.as_ref().filter(|status| !(400..600).contains(&status.value)) {
+        wrong(span_of(status, source), format!("{} is not a status that refuses", status.value));
+    }
+    let mut headers = Vec::new();
+    for (name, value) in &raw.headers {
+        let visible = |text: &str| text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let is_ours = OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours));
+        if !is_token(name) || is_ours || !visible(&value.value) || value.value.len() > BODY_MAX {
+            wrong(
+                span_of(value, source),
+                format!("`{name}` can't be a header field of a refusal with this value"),
+            );
+        }
+        headers.push((name.to_ascii_lowercase(), value.value.clone()));
+    }
+    if let Some(body) = raw.body.as_ref().filter(|body| body.value.len() > BODY_MAX) {
+        wrong(span_of(body, source), format!("the body has more than {BODY_MAX} bytes"));
+    }
+    Refusal {
+        status: raw.status.as_ref().map(|status| status.value),
+        headers,
+        body: raw.body.as_ref().map(|body| body.value.clone()),
+    }
 }
 
 fn key_part(text: &Spanned<String>, source: &str, findings: &mut Findings) -> Option<Operand> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cedar_policy_core::ast::{Expr, ExprKind, Literal};
 use cedar_policy_core::validator::Validator;
 use daemon::finding::{Finding, Findings};
+use model::limit::Cost;
 use model::{Atom, Name};
 use rayon::prelude::*;
 
@@ -207,7 +208,12 @@ fn read_names<'a>(
 ) -> BTreeSet<Name> {
     let mut inputs = Derived::default();
     adapters.derive(&mut inputs);
-    limits.iter().flat_map(|limit| &limit.limit.key).for_each(|operand| inputs.operand(operand));
+    let costs = limits.iter().filter_map(|limit| match &limit.limit.cost {
+        Cost::Attribute(operand) => Some(operand),
+        _ => None,
+    });
+    let keys = limits.iter().flat_map(|limit| &limit.limit.key);
+    keys.chain(costs).for_each(|operand| inputs.operand(operand));
     let read: BTreeSet<&Name> = atoms.map(|atom| &atom.name).filter(|name| name.field().is_some()).collect();
     let inputs = inputs.atoms.into_iter().map(|atom| atom.name).filter(|name| name.field().is_some());
     read.into_iter().cloned().chain(inputs).collect()

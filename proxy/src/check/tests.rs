@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::applied::Applied;
-use crate::policy_client::{Charge, Taken};
+use crate::policy_client::{Charge, Loan, Taken, Want};
 
 type Answering = Box<dyn Fn(&Attributes) -> Result<Decision, Unavailable> + Send>;
 
@@ -35,7 +35,11 @@ impl Policyd for Double {
         answer
     }
 
-    async fn take(&self, _service: &str, _charges: Vec<Charge>) -> Result<Taken, Unavailable> {
+    async fn lend(&self, _service: &str, _want: Want) -> Result<Loan, Unavailable> {
+        panic!("nothing is borrowed here")
+    }
+
+    async fn take(&self, _service: &str, _id: [u8; 16], _charges: Vec<Charge>) -> Result<Taken, Unavailable> {
         panic!("a check takes nothing")
     }
 }

@@ -1,7 +1,5 @@
-use std::num::NonZeroU32;
-
 use api::config::Exposure;
-use model::{FailMode, Limit, Principal, Revision, Scope, Verdict};
+use model::{Limit, Mode, Principal, Revision, Verdict};
 
 use super::*;
 
@@ -19,15 +17,8 @@ fn denied(reasons: &[&str], message: &str) -> Refusal {
     }))
 }
 
-fn balance(name: &str, remaining: u32, retry_after_ms: u64) -> Balance {
-    let limit = Limit {
-        name: name.to_owned(),
-        scope: Scope::Local,
-        rate: "5 per 10s".parse().unwrap(),
-        burst: NonZeroU32::new(5).unwrap(),
-        key: vec![],
-        fail_mode: FailMode::Closed,
-    };
+fn balance(name: &str, remaining: u64, retry_after_ms: u64) -> Balance {
+    let limit = Limit::of_rate(name, Mode::Local, "5 per 10s".parse().unwrap(), vec![]);
     Balance {
         limit: Arc::new(limit),
         remaining,

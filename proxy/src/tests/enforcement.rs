@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::config::Enforcement::{self, Enforce, Observe, Off};
-use model::{Decision, FailMode, Limit, Rate, Scope};
+use model::{Decision, Limit, Mode};
 
 use super::setting::*;
 use crate::app::Bound;
@@ -49,9 +49,8 @@ fn last_line(folder: &std::path::Path) -> serde_json::Value {
     serde_json::from_str(log.lines().last().unwrap()).unwrap()
 }
 
-fn limit(scope: Scope) -> Limit {
-    let rate: Rate = "1/min".parse().unwrap();
-    Limit { name: "l".into(), scope, rate, burst: rate.count, key: vec![], fail_mode: FailMode::Closed }
+fn limit(mode: Mode) -> Limit {
+    Limit::of_rate("l", mode, "1/h".parse().unwrap(), vec![])
 }
 
 /// Brings about `case` under `enforcement`; returns what was seen, and the metrics.
@@ -65,12 +64,12 @@ async fn seen(case: Case, enforcement: Enforcement) -> (Seen, String) {
         Case::Denied => deny(revision),
         Case::Limited | Case::LimitAway => Decision { limits: vec!["l".into()], ..allow(revision) },
     });
-    let scope = if case == Case::LimitAway { Scope::Mesh } else { Scope::Local };
+    let mode = if case == Case::LimitAway { Mode::Exact } else { Mode::Local };
     setting
         .policyd
         .change(|config| {
             config.enforced[0].enforcement = enforcement;
-            config.limits = vec![limit(scope)];
+            config.limits = vec![limit(mode)];
         })
         .await;
     match case {

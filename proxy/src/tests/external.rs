@@ -8,7 +8,7 @@ use api::config::{External, Protocol};
 use bytes::Bytes;
 use http::Response;
 use identity::Source;
-use model::{FailMode, Limit, Operand, Principal, Rate, Scope};
+use model::{Limit, Mode, Operand, Principal};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::version::{TLS12, TLS13};
@@ -175,15 +175,8 @@ async fn what_policies_and_limits_refuse_does_not_leave() {
     assert_eq!((response.status, response.header("x-tidegate-policy")), (403, Some("acl.cedar#2")));
     assert_eq!(*connections.borrow(), 0);
 
-    let rate: Rate = "1/min".parse().unwrap();
-    let limit = Limit {
-        name: "partner".into(),
-        scope: Scope::Local,
-        rate,
-        burst: rate.count,
-        key: vec![Operand::Principal],
-        fail_mode: FailMode::Closed,
-    };
+    let rate = "1/min".parse().unwrap();
+    let limit = Limit::of_rate("partner", Mode::Local, rate, vec![Operand::Principal]);
     setting
         .policyd
         .decide(|_, revision| model::Decision { limits: vec!["partner".into()], ..allow(revision) });

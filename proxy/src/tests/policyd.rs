@@ -191,6 +191,13 @@ impl PolicyService for FakePolicyd {
         response.map(tonic::Response::new).ok_or_else(|| Status::unavailable("nothing to take"))
     }
 
+    async fn lend(
+        &self,
+        _request: tonic::Request<wire::LendRequest>,
+    ) -> Result<tonic::Response<wire::LendResponse>, Status> {
+        Err(Status::unavailable("nothing to lend"))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
 
     async fn watch(

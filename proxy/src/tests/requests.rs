@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::config::{Exposure, ReportAction, ReportHandler, ReportInstance, ReportRule};
 use api::policy as wire;
 use model::operand::ResponseName;
-use model::{Atom, AtomSet, FailMode, Limit, Name, Operand, Principal, Rate, Scope, Test};
+use model::{Atom, AtomSet, FailMode, Limit, Mode, Name, Operand, Principal, Test};
 
 use super::setting::*;
 use crate::config::AccessLogDestination;
@@ -113,16 +113,9 @@ async fn without_policyd_the_fail_mode_answers() {
     }
 }
 
-fn limit(name: &str, scope: Scope) -> Limit {
-    let rate: Rate = "2/min".parse().unwrap();
-    Limit {
-        name: name.into(),
-        scope,
-        rate,
-        burst: rate.count,
-        key: vec![Operand::Context(Name::Header("user".into()))],
-        fail_mode: FailMode::Closed,
-    }
+fn limit(name: &str, mode: Mode) -> Limit {
+    let key = vec![Operand::Context(Name::Header("user".into()))];
+    Limit::of_rate(name, mode, "2/min".parse().unwrap(), key)
 }
 
 #[tokio::test]
@@ -136,7 +129,7 @@ async fn limits_are_charged_and_told() {
     });
     setting
         .policyd
-        .change(|config| config.limits = vec![limit("local", Scope::Local), limit("mesh", Scope::Mesh)])
+        .change(|config| config.limits = vec![limit("local", Mode::Local), limit("mesh", Mode::Exact)])
         .await;
     let balance = |remaining, retry_after_ms| wire::Balance {
         limit: "mesh".into(),
@@ -185,7 +178,7 @@ async fn a_limit_that_is_newer_than_the_configuration_is_waited_for() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), asked).await.expect("a question");
-    setting.policyd.change(|config| config.limits = vec![limit("new", Scope::Local)]).await;
+    setting.policyd.change(|config| config.limits = vec![limit("new", Mode::Local)]).await;
     let response = request.await.unwrap();
     assert_eq!((response.status, response.header("ratelimit")), (200, Some(r#""new";r=1;t=30"#)));
 }

@@ -163,14 +163,8 @@ async fn what_is_denied_is_closed_at_once() {
 async fn a_connection_takes_one_token_of_a_limit() {
     let setting = Setting::new().await;
     let (shop, cart) = pair(&setting, echo().await, &[]).await;
-    let limit = model::Limit {
-        name: "two".into(),
-        scope: model::Scope::Local,
-        rate: "2 per 1h".parse().unwrap(),
-        burst: std::num::NonZeroU32::new(2).unwrap(),
-        key: vec![model::Operand::Principal],
-        fail_mode: model::FailMode::Closed,
-    };
+    let rate = "2 per 1h".parse().unwrap();
+    let limit = model::Limit::of_rate("two", model::Mode::Local, rate, vec![model::Operand::Principal]);
     setting.policyd.decide(|_, revision| model::Decision { limits: vec!["two".into()], ..allow(revision) });
     setting.policyd.change(|config| config.limits = vec![limit]).await;
     let mut open = Vec::new();
