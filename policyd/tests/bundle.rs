@@ -261,6 +261,142 @@ fn all_mistakes_of_limits_are_told_at_once() {
 }
 
 #[test]
+fn all_mistakes_in_what_limits_allow_are_told_at_once() {
+    let limits = r#"limits:
+  - {name: none}
+  - {name: both, rate: 1/s, quota: 5 per day}
+  - {name: period, quota: 5 per fortnight}
+  - {name: zone, quota: 5 per day, time_zone: Europe/Atlantis}
+  - {name: idle, concurrency: 0}
+  - {name: misplaced, rate: 1/s, window: rolling, time_zone: UTC}
+  - {name: sliding, rate: 10/s, algorithm: sliding, burst: 3}
+  - {name: slow, rate: 1/30d, burst: 9}
+  - {name: shared, concurrency: 3, mode: exact}
+  - {name: bytes, bandwidth: 1MiB/s, cost: 3}
+  - name: others
+    key: [principal, context.source_ip]
+    rate: 1/s
+    overrides:
+      - {key: [a], amount: 2/s}
+      - {key: [a, b], amount: 2/s}
+      - {key: [a, 10.0.0.1], amount: never}
+  - name: refusals
+    rate: 1/s
+    refusal: {status: 200, headers: {retry-after: "5"}}
+"#;
+    expect![[r#"
+        error: this limit says no amount
+         --> limits.yaml:2:12
+          |
+        2 |   - {name: none}
+          |            ^^^^
+          |
+          = help: say one of `rate`, `quota`, `concurrency` and `bandwidth`
+
+        error: a limit can't have both `rate` and `quota`
+         --> limits.yaml:3:36
+          |
+        3 |   - {name: both, rate: 1/s, quota: 5 per day}
+          |                                    ^^^^^^^^^
+          |
+          = help: say one of `rate`, `quota`, `concurrency` and `bandwidth`
+
+        error: `fortnight` is no period of the calendar
+         --> limits.yaml:4:27
+          |
+        4 |   - {name: period, quota: 5 per fortnight}
+          |                           ^^^^^^^^^^^^^^^
+          |
+          = help: write it as `1000 per day`, with second, minute, hour, day, week or month; or add `window: rolling`
+
+        error: there is no time zone `Europe/Atlantis`
+         --> limits.yaml:5:47
+          |
+        5 |   - {name: zone, quota: 5 per day, time_zone: Europe/Atlantis}
+          |                                               ^^^^^^^^^^^^^^^
+
+        error: this is no concurrency: the count `0` is not a whole number from 1 to 9007199254740991
+         --> limits.yaml:6:31
+          |
+        6 |   - {name: idle, concurrency: 0}
+          |                               ^
+          |
+          = help: use a `forbid` policy to let nothing pass
+
+        error: `window` belongs to `quota`
+         --> limits.yaml:7:42
+          |
+        7 |   - {name: misplaced, rate: 1/s, window: rolling, time_zone: UTC}
+          |                                          ^^^^^^^
+
+        error: `time_zone` belongs to a `quota` of the calendar
+         --> limits.yaml:7:62
+          |
+        7 |   - {name: misplaced, rate: 1/s, window: rolling, time_zone: UTC}
+          |                                                              ^^^
+
+        error: `burst` belongs to a steady `rate`, or `bandwidth`
+         --> limits.yaml:8:60
+          |
+        8 |   - {name: sliding, rate: 10/s, algorithm: sliding, burst: 3}
+          |                                                            ^
+
+        error: a burst of 9 takes more than 100 days to come back
+         --> limits.yaml:9:24
+          |
+        9 |   - {name: slow, rate: 1/30d, burst: 9}
+          |                        ^^^^^
+
+        error: what is under way, and bytes, are counted by each proxy for itself
+          --> limits.yaml:10:12
+           |
+        10 |   - {name: shared, concurrency: 3, mode: exact}
+           |            ^^^^^^
+           |
+           = help: write `mode: local`, or leave it out
+
+        error: `bandwidth` costs the bytes that pass
+          --> limits.yaml:11:44
+           |
+        11 |   - {name: bytes, bandwidth: 1MiB/s, cost: 3}
+           |                                            ^
+           |
+           = help: leave `cost` out
+
+        error: the limit's key has 2 parts, and this one 1
+          --> limits.yaml:16:15
+           |
+        16 |       - {key: [a], amount: 2/s}
+           |               ^
+
+        error: `b` is not of the type that this part of the key has
+          --> limits.yaml:17:15
+           |
+        17 |       - {key: [a, b], amount: 2/s}
+           |               ^
+
+        error: this is not a rate: write it as `100/s`, `100/min` or `5 per 10s`
+          --> limits.yaml:18:38
+           |
+        18 |       - {key: [a, 10.0.0.1], amount: never}
+           |                                      ^^^^^
+
+        error: 200 is not a status that refuses
+          --> limits.yaml:21:23
+           |
+        21 |     refusal: {status: 200, headers: {retry-after: "5"}}
+           |                       ^^^
+
+        error: `retry-after` can't be a header field of a refusal with this value
+          --> limits.yaml:21:51
+           |
+        21 |     refusal: {status: 200, headers: {retry-after: "5"}}
+           |                                                   ^^^
+
+    "#]].assert_eq(&told(&[("mesh.yaml", MESH), ("limits.yaml", limits)]));
+}
+
+#[test]
 fn all_mistakes_of_adapters_are_told_at_once_with_those_of_other_files() {
     let adapters = "handlers:\n  - {name: l, adapter: lst}\n  - {name: m, adapter: list, config: {mode: deni}}\n  - {name: p, adapter: denier}\ninstances:\n  - name: i\n    fields: {value: context.method, valu: principal}\nrules:\n  - name: r\n    match: context.path\n    actions: [{handler: k, instances: [i]}, {handler: p, instances: [j]}]\n";
     let limits = "limits: [{name: l, rate: never}]";
@@ -313,7 +449,7 @@ fn all_mistakes_of_adapters_are_told_at_once_with_those_of_other_files() {
         11 |     actions: [{handler: k, instances: [i]}, {handler: p, instances: [j]}]
            |                                                                      ^
 
-        error: this is not a rate: write a rate as `100/s`, `100/min` or `5 per 10s`
+        error: this is not a rate: write it as `100/s`, `100/min` or `5 per 10s`
          --> limits.yaml:1:26
           |
         1 | limits: [{name: l, rate: never}]

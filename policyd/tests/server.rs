@@ -377,7 +377,7 @@ async fn a_proxy_is_told_of_its_own_services_policies_alone_and_only_when_they_c
     let [orders] = first.policies.services.as_slice() else { panic!("{:?}", first.policies) };
     assert_eq!((orders.service.as_str(), orders.atoms.atoms().len()), ("orders", 1));
     let limits: Vec<&str> = first.policies.limits.iter().map(|limit| limit.name.as_str()).collect();
-    assert_eq!(limits, ["wide", "other"]);
+    assert_eq!(limits, ["other", "wide"]);
 
     let floors = |number| vec![wire::Floor { service: "orders".into(), revision: Some(at(number)) }];
     let beat = ping(&mut watching, 1).await;

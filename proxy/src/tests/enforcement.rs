@@ -136,7 +136,7 @@ const TABLE: [Row; 5] = [
         source: "hit",
         enforced: (429, "limited"),
         observed: "would_limit",
-        message: "over the limit `l`: 1 per 60s",
+        message: "over the limit `l`: 1 per 3600s",
         samples: [r#"{limit="l",outcome="limited"} 1"#, r#"{limit="l",outcome="would_limit"} 1"#],
     },
     Row {

@@ -152,11 +152,15 @@ async fn limits_are_charged_and_told() {
     assert_eq!((over.status, over.error().as_str(), over.header("retry-after")), (429, "limited", Some("2")));
     assert_eq!(over.header("ratelimit"), Some(r#""mesh";r=0;t=2"#));
 
+    // What one limit refuses is charged to none; and what is over a local one, policyd is not asked about.
+    setting.policyd.will_take(wire::TakeResponse { allowed: true, balances: vec![balance(0, 0)] });
+    assert_eq!(ask("a").await.header("ratelimit"), Some(r#""mesh";r=0;t=30, "local";r=0;t=60"#));
     let over = ask("a").await;
     assert_eq!((over.status, over.header("ratelimit-policy")), (429, Some(r#""local";q=2;w=60"#)));
+    assert_eq!(setting.policyd.takes.lock().unwrap().len(), 3);
     let unavailable = ask("b").await;
     assert_eq!((unavailable.status, unavailable.error().as_str()), (503, "limit_unavailable"));
-    assert_eq!(application.count(), 1);
+    assert_eq!(application.count(), 2);
     assert_eq!(setting.policyd.takes.lock().unwrap()[0].charges[0].key, "s1:a");
     let metrics = proxy.metrics.render();
     assert!(

@@ -61,7 +61,7 @@ fn texts_are_compared_by_name_and_decisions_by_requests() {
              ],
           -  "rate": "10 per 10s",
           +  "rate": "20 per 10s",
-             "scope": "local"
+             "mode": "local"
            }
         changed: limits.yaml: limits `ratings-per-caller`
           @@ -2,4 +2,5 @@

@@ -31,7 +31,9 @@ pub(crate) struct RawLimits {
 /// A limit: one of `rate`, `quota`, `concurrency` and `bandwidth`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "Limit")]
+#[schemars(rename = "Limit", extend("oneOf" = [
+    {"required": ["rate"]}, {"required": ["quota"]}, {"required": ["concurrency"]}, {"required": ["bandwidth"]},
+]))]
 pub(super) struct RawLimit {
     /// Unique; in headers, logs and metrics. Of a-z, A-Z, 0-9, `-`, `_` and `.`.
     #[schemars(with = "String", regex(pattern = r"^[A-Za-z0-9._-]{1,128}$"))]
