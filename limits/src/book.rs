@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Allowance, Limit};
+use model::Limit;
 
+use crate::Nanos;
 use crate::meter::{Balance, Meter, MeterError, State};
-use crate::table::{Full, Table};
-use crate::{Nanos, key};
+use crate::page::Page;
+use crate::table::Full;
 
 /// The most keys of all limits together.
 pub const KEYS_MAX: usize = 4_000_000;
@@ -28,21 +29,6 @@ pub struct Book {
     keys: usize,
     key_bytes: usize,
     swept_at: Nanos,
-}
-
-/// A limit, and what its keys have used.
-#[derive(Debug)]
-pub struct Page {
-    rules: Rules,
-    table: Table,
-}
-
-/// A limit in numbers.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    limit: Arc<Limit>,
-    meter: Meter,
-    overrides: HashMap<String, Meter>,
 }
 
 /// What a request is charged to.
@@ -76,35 +62,6 @@ pub enum BookError {
     /// The limit can't be measured.
     #[error(transparent)]
     Meter(#[from] MeterError),
-}
-
-impl Rules {
-    /// The numbers of a limit.
-    ///
-    /// # Errors
-    /// When one of its allowances can't be measured.
-    pub fn new(limit: Arc<Limit>) -> Result<Self, MeterError> {
-        let meter = Meter::new(&limit.allowance)?;
-        let other = |(key, allowance): (&String, &Allowance)| Ok((key.clone(), Meter::new(allowance)?));
-        let overrides = limit.overrides.iter().map(other).collect::<Result<_, _>>()?;
-        Ok(Self { limit, meter, overrides })
-    }
-
-    /// The limit.
-    pub fn limit(&self) -> &Arc<Limit> {
-        &self.limit
-    }
-
-    /// The numbers of one key.
-    pub fn meter(&self, key: &str) -> &Meter {
-        // Most limits have none.
-        if self.overrides.is_empty() { &self.meter } else { self.overrides.get(key).unwrap_or(&self.meter) }
-    }
-
-    /// The numbers of all keys that have none of their own.
-    pub fn common(&self) -> &Meter {
-        &self.meter
-    }
 }
 
 impl Book {
@@ -207,20 +164,6 @@ impl Book {
         })
     }
 
-    /// How an allowance stands; nothing is changed.
-    ///
-    /// # Errors
-    /// When the limit can't be measured.
-    pub fn balance(&self, limit: &Arc<Limit>, key: &str, now: Nanos) -> Result<Balance, BookError> {
-        let known = self.pages.get(&limit.name).filter(|page| page.rules.limit == *limit);
-        if let Some((page, state)) = known.and_then(|page| Some((page, page.table.get(key)?))) {
-            return Ok(page.rules.meter(key).balance(state, 1, now));
-        }
-        let rules = Rules::new(Arc::clone(limit))?;
-        let meter = rules.meter(key);
-        Ok(meter.balance(&self.fresh(meter, now), 1, now))
-    }
-
     /// How many keys are known.
     pub fn len(&self) -> usize {
         self.keys
@@ -231,49 +174,9 @@ impl Book {
         self.keys == 0
     }
 
-    /// The pages, one a limit.
-    pub fn pages(&self) -> impl Iterator<Item = &Page> {
-        self.pages.values()
-    }
-
-    /// Puts back what was kept of a key.
-    ///
-    /// # Errors
-    /// As for [`Book::take`].
-    pub fn restore(
-        &mut self,
-        limit: &Arc<Limit>,
-        key: &str,
-        state: State,
-        now: Nanos,
-    ) -> Result<(), BookError> {
-        self.with(limit, key, now, |_, old| *old = state)
-    }
-
     /// The state of a key, if it is known.
     pub fn state(&self, limit: &str, key: &str) -> Option<&State> {
-        self.pages.get(limit)?.table.get(key)
-    }
-
-    /// Forgets what a key has used, or what all keys of a limit have. Says how many were forgotten.
-    pub fn reset(&mut self, limit: &str, key: Option<&str>) -> usize {
-        let Some(page) = self.pages.get_mut(limit) else { return 0 };
-        let known = page.table.len();
-        match key {
-            Some(key) => {
-                page.table.remove(key);
-            }
-            None => page.table = Table::new(KEYS_MAX),
-        }
-        let forgotten = known - page.table.len();
-        self.count();
-        forgotten
-    }
-
-    /// Forgets the limits that are no more.
-    pub fn retain(&mut self, is_still_there: impl Fn(&str) -> bool) {
-        self.pages.retain(|name, _| is_still_there(name));
-        self.count();
+        self.pages.get(limit)?.table().get(key)
     }
 
     fn with<T>(
@@ -294,14 +197,14 @@ impl Book {
                 self.pages.entry(limit.name.clone()).or_insert(page)
             }
         };
-        let before = (page.table.len(), page.table.key_bytes());
-        if !Arc::ptr_eq(&page.rules.limit, limit) {
+        let before = (page.table().len(), page.table().key_bytes());
+        if !Arc::ptr_eq(page.rules().limit(), limit) {
             page.adopt(limit, now)?;
         }
         let begun_at = self.begun_at;
         let outcome = page.with(key, now, |meter| fresh(meter, begun_at, now), act)?;
-        self.keys = self.keys + page.table.len() - before.0;
-        self.key_bytes = self.key_bytes + page.table.key_bytes() - before.1;
+        self.keys = self.keys + page.table().len() - before.0;
+        self.key_bytes = self.key_bytes + page.table().key_bytes() - before.1;
         Ok(outcome)
     }
 
@@ -317,12 +220,8 @@ impl Book {
     }
 
     fn count(&mut self) {
-        self.keys = self.pages.values().map(|page| page.table.len()).sum();
-        self.key_bytes = self.pages.values().map(|page| page.table.key_bytes()).sum();
-    }
-
-    fn fresh(&self, meter: &Meter, now: Nanos) -> State {
-        fresh(meter, self.begun_at, now)
+        self.keys = self.pages.values().map(|page| page.table().len()).sum();
+        self.key_bytes = self.pages.values().map(|page| page.table().key_bytes()).sum();
     }
 }
 
@@ -348,111 +247,4 @@ pub fn lend(meter: &Meter, state: &mut State, need: u64, want: u64, now: Nanos) 
 
 fn fresh(meter: &Meter, begun_at: Option<Nanos>, now: Nanos) -> State {
     begun_at.map_or_else(|| meter.unused(now), |begun_at| meter.used_up(begun_at))
-}
-
-impl Page {
-    /// A page on which nobody has used anything, of at most so many keys.
-    ///
-    /// # Errors
-    /// When the limit can't be measured.
-    pub fn new(limit: Arc<Limit>, keys: usize) -> Result<Self, MeterError> {
-        Ok(Self { rules: Rules::new(limit)?, table: Table::new(keys) })
-    }
-
-    /// Acts on what a key has used, which begins as `fresh` says.
-    ///
-    /// # Errors
-    /// When there is no room for another key.
-    pub fn with<T>(
-        &mut self,
-        key: &str,
-        now: Nanos,
-        fresh: impl FnOnce(&Meter) -> State,
-        act: impl FnOnce(&Meter, &mut State) -> T,
-    ) -> Result<T, Full> {
-        let Self { rules, table } = self;
-        let meter = rules.meter(key);
-        let state = table.entry(key, meter, now, || fresh(meter))?;
-        Ok(act(meter, state))
-    }
-
-    /// Makes room for a key by dropping one that loses little by it.
-    pub fn drop_one(&mut self) {
-        self.table.drop_one(&self.rules.meter);
-    }
-
-    /// The limit.
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    /// The states of its keys.
-    pub fn table(&self) -> &Table {
-        &self.table
-    }
-
-    fn sweep(&mut self, now: Nanos) {
-        let Self { rules, table } = self;
-        table.sweep(|key, state| rules.meter(key).whole_at(state) > now);
-    }
-
-    /// Goes on with a limit that was changed. What was used stays used, as far as the new limit can tell.
-    ///
-    /// # Errors
-    /// When the limit can't be measured; then nothing is changed.
-    pub fn adopt(&mut self, limit: &Arc<Limit>, now: Nanos) -> Result<(), MeterError> {
-        let rules = Rules::new(Arc::clone(limit))?;
-        let same = *self.rules.limit == **limit;
-        if !same {
-            let keys_mean_the_same = self.rules.limit.key == limit.key;
-            let placeholder = State::Gcra(now);
-            let old = &self.rules;
-            let adopted = |key: &str, state: State| {
-                keys_mean_the_same.then(|| rules.meter(key).adopt(old.meter(key), state, now)).flatten()
-            };
-            self.table.update(adopted, &placeholder);
-        }
-        self.rules = rules;
-        Ok(())
-    }
-}
-
-/// A line of what a book says: a key, how it stands, and how much it could use at most.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// The limit.
-    pub limit: String,
-    /// The key as people read it.
-    pub key: String,
-    /// How it stands.
-    pub balance: Balance,
-    /// The most that it could have left.
-    pub most: u64,
-}
-
-impl Book {
-    /// The `count` keys that are nearest to their limits, the nearest first; of one limit or of all. O(keys).
-    pub fn nearest(&self, limit: Option<&str>, count: usize, now: Nanos) -> Vec<Usage> {
-        let mut all: Vec<Usage> = Vec::new();
-        let left =
-            |usage: &Usage| u128::from(usage.balance.remaining) * 1_000_000 / u128::from(usage.most.max(1));
-        for page in self.pages().filter(|page| limit.is_none_or(|name| page.rules.limit.name == name)) {
-            for (text, state) in page.table.iter() {
-                let balance = page.rules.meter(text).balance(state, 1, now);
-                let most = page.rules.limit.allowance_of(text).most();
-                if balance.remaining < most {
-                    let (limit, key) = (page.rules.limit.name.clone(), key::shown(text));
-                    all.push(Usage { limit, key, balance, most });
-                }
-            }
-            // Kept small while it grows: a million keys must not be a million lines.
-            if all.len() > 4 * count.max(256) {
-                all.sort_by_cached_key(|usage| (left(usage), usage.limit.clone(), usage.key.clone()));
-                all.truncate(count);
-            }
-        }
-        all.sort_by_cached_key(|usage| (left(usage), usage.limit.clone(), usage.key.clone()));
-        all.truncate(count);
-        all
-    }
 }

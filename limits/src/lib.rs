@@ -5,6 +5,7 @@
 //! - [`meter`]: a limit's allowance in numbers, [`Meter`], and what one key has used of it, [`State`]. One
 //!   module for each way to measure: [`gcra`], [`rolling`], [`calendar`], [`slots`];
 //! - [`table`]: the states of many keys, compact and bounded, [`Table`];
+//! - [`page`]: a limit and the states of its keys, [`Page`];
 //! - [`book`]: the tables of all limits, as policyd keeps them: takes from all of several allowances or from
 //!   none, and lends parts of an allowance, [`Book`];
 //! - [`pool`]: what a proxy was lent, and when it asks for more, [`Pool`];
@@ -21,6 +22,7 @@ pub mod calendar;
 pub mod gcra;
 pub mod key;
 pub mod meter;
+pub mod page;
 pub mod pool;
 pub mod rolling;
 pub mod simulation;
@@ -29,6 +31,7 @@ pub mod table;
 
 pub use book::Book;
 pub use meter::{Balance, Meter, State};
+pub use page::Page;
 pub use pool::Pool;
 pub use table::{Full, Table};
 

@@ -11,7 +11,8 @@ use model::Limit;
 use model::limit::Mode;
 
 use crate::Nanos;
-use crate::book::{Book, BookError, Charge, Rules};
+use crate::book::{Book, BookError, Charge};
+use crate::page::Rules;
 use crate::pool::{Pool, Question, Spent};
 
 /// How long a proxy waits for an answer.

@@ -3,9 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use limits::book::Page;
 use limits::meter::MeterError;
-use limits::{Balance, Meter, Nanos, State};
+use limits::{Balance, Meter, Nanos, Page, State};
 use model::Limit;
 
 /// Into how many parts the keys are divided, each with a lock of its own: two workers hardly ever meet.

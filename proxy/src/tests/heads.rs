@@ -1,10 +1,9 @@
 //! How large heads may be: at each limit, one beyond it, and over two sidecars, which add to them.
 
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
 use http::HeaderName;
-use model::{Decision, FailMode, Limit, Operand, Scope};
+use model::{Decision, Limit, Mode, Operand};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -97,13 +96,8 @@ async fn a_response_may_be_as_large_as_a_request() {
 
 /// Has each request charged to two limits, so that the response tells of them.
 async fn charge(setting: &Setting) {
-    let limit = |name: &str| Limit {
-        name: name.into(),
-        scope: Scope::Local,
-        rate: "1000000 per 1h".parse().unwrap(),
-        burst: NonZeroU32::new(1_000_000).unwrap(),
-        key: vec![Operand::Principal],
-        fail_mode: FailMode::Closed,
+    let limit = |name: &str| {
+        Limit::of_rate(name, Mode::Local, "1000000 per 1h".parse().unwrap(), vec![Operand::Principal])
     };
     let names = ["calls-per-caller", "calls-of-all"];
     setting.policyd.change(|config| config.limits = names.map(limit).to_vec()).await;
