@@ -118,7 +118,8 @@ fn what_belongs_to_another_kind_of_limit_is_told() {
           |
           = help: leave `cost` out
 
-    "#]].assert_eq(&told(limits));
+    "#]]
+    .assert_eq(&told(limits));
 }
 
 #[test]
@@ -166,7 +167,8 @@ fn mistakes_in_overrides_and_refusals_are_told() {
         11 |     refusal: {status: 200, headers: {retry-after: "5"}}
            |                                                   ^^^
 
-    "#]].assert_eq(&told(limits));
+    "#]]
+    .assert_eq(&told(limits));
 }
 
 #[test]
@@ -194,6 +196,7 @@ fn what_is_written_is_what_is_allowed() {
         d: 7 in any 43200s Fixed(1) Leased []
         e: 4 at once Fixed(1) Local []
         f: 2097152 per 1s ResponseBytes Local []
-        g: 1 per 1s Fixed(5) Leased ["s1:x 9 per 1s, 20 at once"]"#]].assert_eq(&allowed.collect::<Vec<_>>().join("\n"));
+        g: 1 per 1s Fixed(5) Leased ["s1:x 9 per 1s, 20 at once"]"#]]
+    .assert_eq(&allowed.collect::<Vec<_>>().join("\n"));
     assert!(bundle.limit("c").is_some() && bundle.limit("x").is_none());
 }

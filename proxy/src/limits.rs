@@ -1,9 +1,10 @@
 //! Charges an allowed request to the limits that its decision names: to all of them, or, if one refuses it, to none.
 //!
 //! `local` limits are counted here. Of `leased` ones this proxy has borrowed a part from policyd, which it spends
-//! by itself; about `exact` ones policyd is asked, in one call. What may wait comes first and what can't fail any
-//! more comes last: local limits are looked at, then leased ones are spent, policyd is asked, and local ones are
-//! spent. Whatever refuses meanwhile, what was spent of leases is put back.
+//! by itself; about `exact` ones policyd is asked, in one call, and then about the leased ones of the same request
+//! as well. What may wait comes first and what can't fail any more comes last: local limits are looked at, then
+//! leased ones are spent or policyd is asked, and local ones are spent. Whatever refuses meanwhile, what was spent
+//! of leases is put back.
 
 mod exact;
 mod leases;
@@ -205,7 +206,8 @@ async fn charge_all<'c>(
             charge.over(charge.balance(balance), permit)?;
         }
     }
-    for charge in charges {
+    let asks = charges.iter().any(|charge| matches!(charge.counted.counting, Counting::Exact));
+    for charge in charges.iter().filter(|_| !asks) {
         let Counting::Leased(leases) = &charge.counted.counting else { continue };
         match leases.spend(&charge.key, charge.amount, service, clock, policyd).await {
             Ok(balance) => {
@@ -216,7 +218,9 @@ async fn charge_all<'c>(
             Err(leases::NotSpent::Failed(why)) => charge.without_policyd(why, permit, clock.now())?,
         }
     }
-    exact::take(charges, permit, service, clock, policyd).await?;
+    if asks {
+        exact::take(charges, permit, service, clock, policyd).await?;
+    }
     for (charge, counted) in local() {
         if permit.would_limit.iter().any(|tried| Arc::ptr_eq(tried, &charge.counted)) {
             continue;

@@ -1,11 +1,14 @@
 //! Limits about which policyd is asked for each request: all of them in one call, all or none.
+//!
+//! Leased limits of such a request are asked about as well: it waits anyway, and what policyd takes at once it takes
+//! from all or from none, without this proxy holding something meanwhile that others may need.
 
 use std::sync::Arc;
 
 use super::{Anchor, Charge, Counting, DEADLINE, Permit, Refused};
 use crate::policy_client::{self, Policyd, Taken, Unavailable};
 
-/// Takes from all exact limits among `charges`, or from none.
+/// Takes from all limits among `charges` that policyd counts, or from none.
 pub(super) async fn take(
     charges: &[Charge],
     permit: &mut Permit,
@@ -13,10 +16,10 @@ pub(super) async fn take(
     clock: Anchor,
     policyd: &Arc<dyn Policyd>,
 ) -> Result<(), Refused> {
-    let exact = |charge: &&Charge| matches!(charge.counted.counting, Counting::Exact);
+    let of_mesh = |charge: &&Charge| !matches!(charge.counted.counting, Counting::Local(_));
     // What is only tried is asked for by itself: it must not keep the others from being taken.
     let (tried, enforced): (Vec<&Charge>, Vec<&Charge>) =
-        charges.iter().filter(exact).partition(|charge| charge.counted.limit.shadow);
+        charges.iter().filter(of_mesh).partition(|charge| charge.counted.limit.shadow);
     for charge in tried {
         take_together(&[charge], permit, service, clock, policyd).await?;
     }

@@ -236,20 +236,36 @@ async fn what_is_lent_is_spent_without_asking_and_asked_for_together() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_one_limit_refuses_is_charged_to_none() {
     let policyd = Arc::new(Double { lends: Mutex::new(Some(5)), ..Double::default() });
-    let limits = limits(&[
-        limit("exact", Mode::Exact, "1/s", 1, OnStoreFailure::Closed),
-        limit("leased", Mode::Leased, "100/s", 100, OnStoreFailure::Closed),
-        local("10/s", 10),
-    ]);
-    let answer = |allowed| Some(Taken { allowed, balances: vec![held(0, u64::from(!allowed))] });
+    let leased = |name| limit(name, Mode::Leased, "100/s", 100, OnStoreFailure::Closed);
+    let exact = limit("exact", Mode::Exact, "1/s", 1, OnStoreFailure::Closed);
+    // policyd takes from both or from none, and nothing is borrowed; nor is the local one charged.
+    let asked = limits(&[exact, leased("leased"), local("10/s", 10)]);
+    let answer = |allowed| {
+        let balance = held(0, u64::from(!allowed));
+        Some(Taken { allowed, balances: vec![balance, balance] })
+    };
     for _refused in 0..20 {
         *policyd.answer.lock().unwrap() = answer(false);
-        assert_eq!(charge(&limits, "a", &policyd).await, Err("exact 1s".into()));
+        assert!(charge(&asked, "a", &policyd).await.is_err_and(|why| why.ends_with(" 1s")));
     }
-    assert_eq!(policyd.wants.lock().unwrap().len(), 1, "what was borrowed is still there");
+    assert!(policyd.wants.lock().unwrap().is_empty());
     *policyd.answer.lock().unwrap() = answer(true);
-    let left: BTreeMap<String, u64> = charge(&limits, "a", &policyd).await.unwrap().into_iter().collect();
-    assert_eq!((left["local"], left["exact"]), (9, 0));
+    let left: BTreeMap<String, u64> = charge(&asked, "a", &policyd).await.unwrap().into_iter().collect();
+    assert_eq!((left["local"], left["exact"], left["leased"]), (9, 0, 0));
+
+    // What one lease refuses is put back into the other.
+    let both = limits(&[leased("first"), leased("second")]);
+    assert!(charge(&both, "a", &policyd).await.is_ok());
+    for _spent in 0..4 {
+        assert!(charge(&both, "a", &policyd).await.is_ok());
+    }
+    assert_eq!(policyd.wants.lock().unwrap().len(), 2, "each had five");
+    *policyd.lends.lock().unwrap() = Some(0);
+    for _refused in 0..20 {
+        assert!(charge(&both, "a", &policyd).await.is_err());
+    }
+    let asked = policyd.wants.lock().unwrap().len();
+    assert!(asked <= 4, "{asked}");
 }
 
 #[tokio::test(start_paused = true)]
