@@ -56,7 +56,7 @@ limits:
   - name: ten
     service: shop
     rate: 10/10s
-    scope: local
+    mode: local
 ";
 
 async fn current() -> Current {

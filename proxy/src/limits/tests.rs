@@ -240,7 +240,7 @@ async fn a_request_that_one_limit_refuses_is_charged_to_none() {
     let exact = limit("exact", Mode::Exact, "1/s", 1, OnStoreFailure::Closed);
     // policyd takes from both or from none, and nothing is borrowed; nor is the local one charged.
     let asked = limits(&[exact, leased("leased"), local("10/s", 10)]);
-    let answer = |allowed| {
+    let answer = |allowed: bool| {
         let balance = held(0, u64::from(!allowed));
         Some(Taken { allowed, balances: vec![balance, balance] })
     };
