@@ -4,7 +4,7 @@
 //! |-------------------------------------|----------------------------------------------------------------|
 //! | policyd is down, decision cached    | it serves until its validity ends                              |
 //! | policyd is down, decision not cached| the service's fail mode: closed is a 503, open lets it pass    |
-//! | policyd is down, mesh-wide limit    | the limit's fail mode                                          |
+//! | policyd is down, mesh-wide limit    | what the limit says for that                                      |
 //! | policyd is back                     | every sidecar connects again and asks again                    |
 //! | the CA is down                      | certificates serve until they end; renewing is tried again     |
 //! | the CA was down for too long        | expired certificates are renewed within the grace              |
@@ -73,10 +73,15 @@ async fn a_service_may_choose_to_fail_open() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mesh_wide_limit_that_cannot_be_counted_follows_its_fail_mode() -> Result<()> {
-    for (mode, expected) in [("open", StatusCode::OK), ("closed", StatusCode::SERVICE_UNAVAILABLE)] {
+async fn a_mesh_wide_limit_that_cannot_be_counted_does_what_it_says_for_that() -> Result<()> {
+    let modes = [
+        ("open", StatusCode::OK),
+        ("closed", StatusCode::SERVICE_UNAVAILABLE),
+        ("safe_share", StatusCode::OK),
+    ];
+    for (mode, expected) in modes {
         let world = World::bookinfo(|bundle| {
-            edit(bundle, "limits.yaml", "fail_mode: open", &format!("fail_mode: {mode}"))
+            edit(bundle, "limits.yaml", "on_store_failure: open", &format!("on_store_failure: {mode}"))
         })
         .await?;
         assert_eq!(world.call("reviews-v2", "ratings", "/ratings/0").await?.status, StatusCode::OK);
