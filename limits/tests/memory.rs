@@ -1,7 +1,5 @@
 //! How much memory a key takes, and that idle ones go.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 
 use model::{Limit, Mode};
