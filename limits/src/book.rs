@@ -110,7 +110,8 @@ impl Book {
         Ok((allowed, charges.iter().map(&mut balance).collect::<Result<_, _>>()?))
     }
 
-    /// Lends up to `want`, of which `need` is spent at once. The less is left, the less is lent for later: what lies about with one proxy is out of reach for the others.
+    /// Lends up to `want`, of which `need` is spent at once. The less is left, the less is lent for later: what lies about
+    /// with one proxy is out of reach for the others.
     ///
     /// # Errors
     /// As for [`Book::take`].
@@ -123,24 +124,6 @@ impl Book {
         now: Nanos,
     ) -> Result<Loan, BookError> {
         self.with(limit, key, now, |meter, state| lend(meter, state, need, want, now))
-    }
-
-    /// Lends slots: `holder` has `want`, or as many as there are, until it says otherwise.
-    ///
-    /// # Errors
-    /// As for [`Book::take`].
-    pub fn hold(
-        &mut self,
-        limit: &Arc<Limit>,
-        key: &str,
-        holder: u64,
-        want: u64,
-        now: Nanos,
-    ) -> Result<Loan, BookError> {
-        self.with(limit, key, now, |meter, state| {
-            let amount = meter.hold_slots(state, holder, want, now);
-            Loan { amount, hold: meter.hold(now), balance: meter.balance(state, 1, now) }
-        })
     }
 
     /// Gives back what was taken or lent at `taken_at` and not used, as far as [`Meter::give_back`] can.
@@ -202,10 +185,10 @@ impl Book {
             page.adopt(limit, now)?;
         }
         let begun_at = self.begun_at;
-        let outcome = page.with(key, now, |meter| fresh(meter, begun_at, now), act)?;
+        let outcome = page.with(key, now, |meter| fresh(meter, begun_at, now), act);
         self.keys = self.keys + page.table().len() - before.0;
         self.key_bytes = self.key_bytes + page.table().key_bytes() - before.1;
-        Ok(outcome)
+        Ok(outcome?)
     }
 
     /// Drops the keys whose allowances are whole.
@@ -232,7 +215,7 @@ impl Default for Book {
 }
 
 /// Lends from one allowance. What is needed may be all that there is; of the rest, a part.
-pub fn lend(meter: &Meter, state: &mut State, need: u64, want: u64, now: Nanos) -> Loan {
+fn lend(meter: &Meter, state: &mut State, need: u64, want: u64, now: Nanos) -> Loan {
     let hold = meter.hold(now);
     let at_once = need.min(meter.room(state, 0, now));
     if at_once > 0 {

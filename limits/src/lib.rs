@@ -3,7 +3,7 @@
 //! In reading order:
 //! - [`key`]: the text that tells callers apart;
 //! - [`meter`]: a limit's allowance in numbers, [`Meter`], and what one key has used of it, [`State`]. One
-//!   module for each way to measure: [`gcra`], [`rolling`], [`calendar`], [`slots`];
+//!   module for each way to measure: [`gcra`], [`rolling`], [`calendar`]; slots are a count;
 //! - [`table`]: the states of many keys, compact and bounded, [`Table`];
 //! - [`page`]: a limit and the states of its keys, [`Page`];
 //! - [`book`]: the tables of all limits, as policyd keeps them: takes from all of several allowances or from
@@ -26,7 +26,6 @@ pub mod page;
 pub mod pool;
 pub mod rolling;
 pub mod simulation;
-pub mod slots;
 pub mod table;
 
 pub use book::Book;

@@ -9,14 +9,9 @@ use crate::Nanos;
 use crate::calendar::{Calendar, Span};
 use crate::gcra::Gcra;
 use crate::rolling::{Slices, Window};
-use crate::slots::Holders;
 
 /// The longest that something lent may be kept before it is spent.
 pub const HOLD_MAX: Nanos = 1_000_000_000;
-/// How long slots are lent.
-pub const SLOT_HOLD: Nanos = 10_000_000_000;
-/// Who holds the slots that are taken one by one.
-const TAKER: u64 = 0;
 
 /// An allowance in numbers.
 #[derive(Clone, Debug)]
@@ -44,8 +39,8 @@ pub enum State {
         /// How much.
         used: u64,
     },
-    /// Who holds slots.
-    Slots(Box<Holders>),
+    /// How many are under way.
+    Slots(u64),
 }
 
 /// How an allowance stands for one key.
@@ -108,12 +103,12 @@ impl Meter {
             Measure::Calendar { calendar, .. } => {
                 State::Calendar { start: seconds(calendar.at(now)), used: 0 }
             }
-            Measure::Slots { .. } => State::Slots(Box::default()),
+            Measure::Slots { .. } => State::Slots(0),
         }
     }
 
     /// What a key is taken to have used of which nothing is known: all that could have been, loans included.
-    /// Slots aside, of which all end with their loans.
+    /// Slots aside: what was under way has ended with whoever counted it.
     pub fn used_up(&self, now: Nanos) -> State {
         let mut state = self.unused(now);
         match &self.0 {
@@ -136,7 +131,8 @@ impl Meter {
             Measure::Gcra(gcra) => HOLD_MAX.min(gcra.capacity() / 4),
             Measure::Rolling(window) => HOLD_MAX.min(window.slice),
             Measure::Calendar { calendar, .. } => HOLD_MAX.min(calendar.at(now).end.saturating_sub(now)),
-            Measure::Slots { .. } => SLOT_HOLD,
+            // Slots are given back, and not lent.
+            Measure::Slots { .. } => 0,
         }
     }
 
@@ -150,7 +146,7 @@ impl Meter {
             (Measure::Calendar { count, calendar }, State::Calendar { start, used }) => {
                 if *start == seconds(calendar.at(now)) { count.saturating_sub(*used) } else { *count }
             }
-            (Measure::Slots { count }, State::Slots(holders)) => count.saturating_sub(holders.held(now)),
+            (Measure::Slots { count }, State::Slots(taken)) => count.saturating_sub(*taken),
             // A state of another measure is of another limit: nothing of it is left.
             _ => 0,
         }
@@ -185,10 +181,7 @@ impl Meter {
                 *used = if *start == period { used.saturating_add(amount) } else { amount };
                 *start = period;
             }
-            (Measure::Slots { count }, State::Slots(holders)) => {
-                let held = holders.of(TAKER).saturating_add(amount);
-                holders.hold(TAKER, held, *count, Nanos::MAX, now);
-            }
+            (Measure::Slots { .. }, State::Slots(taken)) => *taken = taken.saturating_add(amount),
             _ => {}
         }
     }
@@ -211,22 +204,8 @@ impl Meter {
                     *used = used.saturating_sub(amount);
                 }
             }
-            (Measure::Slots { count }, State::Slots(holders)) => {
-                let held = holders.of(TAKER).saturating_sub(amount);
-                holders.hold(TAKER, held, *count, Nanos::MAX, now);
-            }
+            (Measure::Slots { .. }, State::Slots(taken)) => *taken = taken.saturating_sub(amount),
             _ => {}
-        }
-    }
-
-    /// Lends slots: `id` holds `want`, or as many as there are, until it says otherwise or the loan ends. Says
-    /// how many. Of other allowances it lends none.
-    pub fn hold_slots(&self, state: &mut State, id: u64, want: u64, now: Nanos) -> u64 {
-        match (&self.0, state) {
-            (Measure::Slots { count }, State::Slots(holders)) => {
-                holders.hold(id, want, *count, now.saturating_add(SLOT_HOLD), now)
-            }
-            _ => 0,
         }
     }
 
@@ -244,11 +223,6 @@ impl Meter {
             _ => false,
         };
         same.then_some(state)
-    }
-
-    /// Whether it is about how many at once.
-    pub fn is_slots(&self) -> bool {
-        matches!(self.0, Measure::Slots { .. })
     }
 
     /// How the allowance stands, for one who asked for `amount`.
@@ -274,7 +248,7 @@ impl Meter {
             (Measure::Calendar { calendar, .. }, State::Calendar { start, .. }) => {
                 calendar.at(i64::from(*start).saturating_mul(1_000_000_000)).end
             }
-            (_, State::Slots(holders)) => holders.whole_at(),
+            (_, State::Slots(0)) => Nanos::MIN,
             _ => Nanos::MAX,
         }
     }

@@ -46,11 +46,6 @@ impl Rules {
         // Most limits have none.
         if self.overrides.is_empty() { &self.meter } else { self.overrides.get(key).unwrap_or(&self.meter) }
     }
-
-    /// The numbers of all keys that have none of their own.
-    pub fn common(&self) -> &Meter {
-        &self.meter
-    }
 }
 
 impl Page {

@@ -16,6 +16,9 @@ use crate::meter::{Meter, State};
 const SWEEP_MIN: usize = 1024;
 /// How many keys are looked at to find one to drop.
 const SAMPLE: usize = 8;
+/// Idle keys are looked for no more often than this: it walks all keys, and whoever makes up keys must not have that
+/// done with each.
+const SWEEP_PAUSE: Nanos = 10_000_000;
 
 /// The states of many keys of one limit.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub struct Table {
     hasher: RandomState,
     key_bytes: usize,
     sweep_at: usize,
+    swept_at: Nanos,
     most: usize,
 }
 
@@ -40,6 +44,7 @@ impl Table {
             hasher: RandomState::default(),
             key_bytes: 0,
             sweep_at: SWEEP_MIN,
+            swept_at: Nanos::MIN,
             most,
         }
     }
@@ -61,7 +66,11 @@ impl Table {
         fresh: impl FnOnce() -> State,
     ) -> Result<&mut State, Full> {
         if self.keys.len() >= self.sweep_at.min(self.most) && self.get(key).is_none() {
-            self.sweep(|_, state| meter.whole_at(state) > now);
+            // A clock that was set back makes it due as well.
+            if !(0..SWEEP_PAUSE).contains(&now.saturating_sub(self.swept_at)) {
+                self.swept_at = now;
+                self.sweep(|_, state| meter.whole_at(state) > now);
+            }
             if self.keys.len() >= self.most {
                 return Err(Full);
             }
@@ -81,20 +90,11 @@ impl Table {
     pub fn drop_one(&mut self, meter: &Meter) {
         let soonest = self.keys.iter().take(SAMPLE).min_by_key(|(_, state)| meter.whole_at(state));
         let Some(key) = soonest.map(|(key, _)| key.clone()) else { return };
-        self.remove(&key);
-    }
-
-    /// Forgets a key, and says whether it was known.
-    pub fn remove(&mut self, key: &str) -> bool {
-        let found = self.keys.find_entry(self.hasher.hash_one(key), |(other, _)| **other == *key);
-        let known = found.ok().map(|entry| entry.remove());
-        self.key_bytes -= known.as_ref().map_or(0, |((key, _), _)| key.len());
-        known.is_some()
-    }
-
-    /// All keys, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &State)> {
-        self.keys.iter().map(|(key, state)| (&**key, state))
+        let found = self.keys.find_entry(self.hasher.hash_one(&*key), |(other, _)| *other == key);
+        if let Ok(entry) = found {
+            self.key_bytes -= key.len();
+            entry.remove();
+        }
     }
 
     /// Changes every state, and drops those for which nothing is left to say.
