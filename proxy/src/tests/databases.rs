@@ -309,7 +309,9 @@ async fn redis_cli_speaks_with_redis() {
         .await
         .unwrap();
     let told = String::from_utf8_lossy(&denied.stderr).into_owned();
-    assert!(denied.stdout.is_empty() && told.contains("Error: "), "{told}");
+    // Which one it says hangs on whether it is cut off before or after its first word.
+    let is_cut_off = told.contains("Error: ") || told.contains("Connection reset by peer");
+    assert!(denied.stdout.is_empty() && is_cut_off, "{told}");
     // It tries again by itself.
     until_counted(&shop, r#"direction="inbound",service="shop",outcome="denied"} "#).await;
 }
